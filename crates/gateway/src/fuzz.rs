@@ -7,6 +7,8 @@ use crate::dialects::deepgram::messages;
 use crate::dialects::deepgram::parameters::{MAX_CHANNELS, Parameters};
 use crate::dialects::deepgram::{prerecorded, speak};
 use crate::dialects::opus_packets::OpusPackets;
+use crate::dialects::wyoming::frames::{FrameDecoder, Piece};
+use crate::dialects::wyoming::messages as wyoming;
 use crate::dialects::{jambonz, openai, vosk};
 use crate::http::multipart::{Event, Multipart};
 
@@ -34,6 +36,39 @@ pub fn vosk_message(text: &str) {
 /// Parses a message of jambonz' custom speech recognition.
 pub fn jambonz_message(text: &str) {
     drop(jambonz::messages::parse(text));
+}
+
+/// Decodes a stream of Wyoming events, whose first byte tells how it is cut, and reads their data. A stream has
+/// the same events however it is cut.
+pub fn wyoming_stream(input: &[u8]) {
+    let Some((&cut, stream)) = input.split_first() else { return };
+    let pieces = wyoming_pieces(stream, usize::from(cut).max(1));
+    assert_eq!(pieces, wyoming_pieces(stream, stream.len().max(1)), "a split changes the events");
+    for piece in pieces {
+        if let Piece::Event(event) = piece {
+            drop(wyoming::parse(event));
+        }
+    }
+}
+
+/// Returns the pieces of a stream as far as it can be read. Payloads are joined.
+fn wyoming_pieces(stream: &[u8], cut: usize) -> Vec<Piece> {
+    let mut decoder = FrameDecoder::new();
+    let mut pieces = Vec::new();
+    for part in stream.chunks(cut) {
+        decoder.feed(part);
+        loop {
+            match (decoder.next_piece(), pieces.last_mut()) {
+                (Ok(Some(Piece::Payload(more))), Some(Piece::Payload(payload))) => {
+                    *payload = [&payload[..], &more].concat().into();
+                }
+                (Ok(Some(piece)), _) => pieces.push(piece),
+                (Ok(None), _) => break,
+                (Err(_), _) => return pieces,
+            }
+        }
+    }
+    pieces
 }
 
 /// Reads the fields of a form of OpenAI's API: a name and a value in each line.

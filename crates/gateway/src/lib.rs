@@ -54,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::admin::AdminSocket;
 pub use self::admission::load::capacity;
+pub use self::dialects::wyoming::WyomingListener;
 pub use self::gateway::{Engines, Gateway};
 pub use self::http::cors::{BadOrigin, Origin};
 use self::http::server;
@@ -61,7 +62,7 @@ pub use self::http::server::ConnectionOptions;
 pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
 pub use self::options::{
     BadVoiceAlias, ChunkedOptions, Dialect, OpenAccess, OpenAiOptions, Options, RecordingOptions,
-    UnknownDialect, VoiceAlias,
+    UnknownDialect, VoiceAlias, WyomingAddress,
 };
 
 /// Longest time that pending requests may take after the sessions have ended.
@@ -93,6 +94,7 @@ pub fn serve(
 pub struct Listeners {
     main: Listener,
     vosk: Option<TcpListener>,
+    wyoming: Option<WyomingListener>,
 }
 
 impl Listeners {
@@ -102,11 +104,18 @@ impl Listeners {
     pub fn with_open_vosk(self, vosk: TcpListener) -> Listeners {
         Listeners { vosk: Some(vosk), ..self }
     }
+
+    /// Adds a listener for the Wyoming protocol, whose clients have no token. [`Options::open`] says whose
+    /// account they use; without it all are refused.
+    #[must_use]
+    pub fn with_wyoming(self, wyoming: WyomingListener) -> Listeners {
+        Listeners { wyoming: Some(wyoming), ..self }
+    }
 }
 
 impl From<Listener> for Listeners {
     fn from(main: Listener) -> Listeners {
-        Listeners { main, vosk: None }
+        Listeners { main, vosk: None, wyoming: None }
     }
 }
 
@@ -142,12 +151,14 @@ async fn serve_with(
 
 /// Answers requests on all listeners until `drained` is cancelled.
 async fn answer(listeners: Listeners, gateway: &Arc<Gateway>, drained: CancellationToken) {
-    let Listeners { main, vosk } = listeners;
+    let Listeners { main, vosk, wyoming } = listeners;
     let options = &gateway.options.connections;
     let main = server::serve(main, routes::router(gateway.clone()), options, drained.clone());
-    let vosk = vosk
-        .map(|vosk| server::serve(vosk.into(), routes::open_vosk_router(gateway.clone()), options, drained));
-    tokio::join!(main, OptionFuture::from(vosk));
+    let vosk = vosk.map(|vosk| {
+        server::serve(vosk.into(), routes::open_vosk_router(gateway.clone()), options, drained.clone())
+    });
+    let wyoming = wyoming.map(|wyoming| dialects::wyoming::serve(wyoming, gateway, drained.clone()));
+    tokio::join!(main, OptionFuture::from(vosk), OptionFuture::from(wyoming));
 }
 
 /// Waits for `shutdown`, then for the end of all sessions and of the requests that are still under way.

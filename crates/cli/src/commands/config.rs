@@ -17,7 +17,7 @@ use crate::terminal::{complain, say};
 use voxline::error::chain;
 use voxline::net::{Trust, check_server_certificate};
 use voxline_gateway::authority::Authority;
-use voxline_gateway::{Tls, TlsFiles};
+use voxline_gateway::{Tls, TlsFiles, WyomingAddress};
 use voxline_support::clock::{Clock, SystemClock};
 
 #[derive(Args)]
@@ -153,6 +153,12 @@ impl Findings {
             Ok(None) => {}
             Ok(Some(address)) => self.address("gateway.vosk_listen", address),
             Err(error) => self.problems.push(format!("gateway.vosk_listen: {}", chain(&error))),
+        }
+        match gateway.wyoming_listen() {
+            Ok(Some(WyomingAddress::Tcp(address))) => self.address("gateway.wyoming_listen", *address),
+            // The gateway creates the socket, or replaces it.
+            Ok(Some(WyomingAddress::Unix(_)) | None) => {}
+            Err(error) => self.problems.push(format!("gateway.wyoming_listen: {}", chain(&error))),
         }
         self.problem("model", load_recognizer(config));
     }

@@ -18,7 +18,9 @@ use crate::signals::{Hangups, Signals};
 use crate::systemd;
 use crate::terminal::say;
 use voxline_gateway::authority::Authority;
-use voxline_gateway::{Engines, Gateway, Listener, Listeners, Tls, capacity, serve};
+use voxline_gateway::{
+    Engines, Gateway, Listener, Listeners, Tls, WyomingAddress, WyomingListener, capacity, serve,
+};
 use voxline_support::clock::SystemClock;
 
 /// Arguments of `voxline serve`.
@@ -52,6 +54,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let tls = config.gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
     let listen = config.gateway.listen();
     let vosk_listen = config.gateway.vosk_listen()?;
+    let wyoming_listen = config.gateway.wyoming_listen()?.cloned();
     let (gateway, capacity) = load(config).await?;
 
     let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
@@ -69,6 +72,11 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         let (vosk, address) = bind(vosk_listen).await?;
         listeners = listeners.with_open_vosk(vosk);
         listening += &format!("listening on ws://{address} for clients of Vosk, without tokens\n");
+    }
+    if let Some(address) = wyoming_listen {
+        let (wyoming, address) = bind_wyoming(&address).await?;
+        listeners = listeners.with_wyoming(wyoming);
+        listening += &format!("listening on {address} for Wyoming clients, without tokens\n");
     }
     let mut signals = Signals::new()?;
     let shutdown = CancellationToken::new();
@@ -98,6 +106,15 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr().map_err(cannot)?;
     Ok((listener, bound))
+}
+
+/// Listens for Wyoming clients. Returns the listener and its URI, with its port.
+async fn bind_wyoming(address: &WyomingAddress) -> Result<(WyomingListener, String), CliError> {
+    let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {address}: {error}"));
+    let listener = WyomingListener::bind(address).await.map_err(cannot)?;
+    let bound = listener.tcp_address().map_err(cannot)?;
+    let uri = bound.map_or_else(|| address.to_string(), |bound| format!("tcp://{bound}"));
+    Ok((listener, uri))
 }
 
 /// Maximum number of sessions, and the measurement that it follows from.

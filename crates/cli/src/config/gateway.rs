@@ -16,7 +16,7 @@ use voxline::net::Endpoint;
 use voxline_gateway::authority::{AtLimit, Policy, Refreshing};
 use voxline_gateway::{
     ConnectionOptions, Dialect, OpenAccess, OpenAiOptions, Options, Origin, RecordingOptions, TlsFiles,
-    UnknownDialect, VoiceAlias,
+    UnknownDialect, VoiceAlias, WyomingAddress,
 };
 
 /// Default listening address: on loopback, since there is no certificate by default.
@@ -102,6 +102,27 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
         "expected an address and a port, as 127.0.0.1:8085 or [::1]:8085, or :8085 for all addresses"
             .to_owned()
     })
+}
+
+/// Parses the address to speak the Wyoming protocol on: as [`listen_address`], or the path of a Unix socket.
+///
+/// # Errors
+/// Returns a message with an example if the text is neither.
+pub fn wyoming_address(text: &str) -> Result<WyomingAddress, String> {
+    let text = text.trim();
+    let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"));
+    if let Some(path) = path.filter(|path| !path.is_empty()) {
+        return Ok(WyomingAddress::Unix(path.into()));
+    }
+    let address = listen_address(text.strip_prefix("tcp://").unwrap_or(text));
+    address.map(WyomingAddress::Tcp).map_err(|expected| format!("{expected}, or unix:PATH"))
+}
+
+fn wyoming<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<WyomingAddress>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    wyoming_address(&text)
+        .map(Some)
+        .map_err(|expected| serde::de::Error::custom(format!("\"{text}\": {expected}")))
 }
 
 fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -224,6 +245,11 @@ pub struct GatewayConfig {
     #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_VOSK_LISTEN", value_parser = listen_address)]
     #[serde(deserialize_with = "listen")]
     pub vosk_listen: Option<SocketAddr>,
+    /// Address, or unix:PATH, to speak the Wyoming protocol on, whose clients have no token; needs
+    /// --open-project
+    #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_WYOMING_LISTEN", value_parser = wyoming_address)]
+    #[serde(deserialize_with = "wyoming")]
+    pub wyoming_listen: Option<WyomingAddress>,
     /// Project that clients without a token use: its languages hold, and its usage counts what they do
     #[arg(long, value_name = "NAME", env = "VOXLINE_GATEWAY_OPEN_PROJECT")]
     pub open_project: Option<String>,
@@ -314,6 +340,7 @@ impl Default for GatewayConfig {
             max_requests: Some(Whole(options.max_requests as u64)),
             dialects: Some(Dialects(options.dialects)),
             vosk_listen: None,
+            wyoming_listen: None,
             open_project: None,
             open_from: Some(OpenAccess::loopback()),
             max_recording_duration: Some(Whole(options.recordings.max_duration.as_secs())),
@@ -420,6 +447,21 @@ impl GatewayConfig {
             });
         }
         Ok(self.vosk_listen)
+    }
+
+    /// Returns the address to speak the Wyoming protocol on, if there is one.
+    ///
+    /// # Errors
+    /// Returns [`ConfigError::Incomplete`] if no project is named for its clients.
+    pub fn wyoming_listen(&self) -> Result<Option<&WyomingAddress>, ConfigError> {
+        if self.wyoming_listen.is_some() && self.open_project.is_none() {
+            return Err(ConfigError::Incomplete {
+                key: "gateway.open_project",
+                reason: "wyoming_listen needs a project for its clients, who have no token: --open-project, \
+                         or open_project in [gateway] of the configuration file",
+            });
+        }
+        Ok(self.wyoming_listen.as_ref())
     }
 
     /// Returns the policy of the gateway's authority.

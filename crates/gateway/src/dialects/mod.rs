@@ -15,6 +15,7 @@ mod recordings;
 mod stream;
 mod texts;
 pub(crate) mod vosk;
+pub(crate) mod wyoming;
 
 use std::sync::Arc;
 

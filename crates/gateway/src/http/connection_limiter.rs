@@ -248,7 +248,7 @@ impl Drop for ConnectionPermit {
 impl ConnectionSlot {
     /// Marks the connection as busy after it brought a valid token, so that it is not closed in favour of
     /// others.
-    fn mark_busy(&self) {
+    pub(crate) fn mark_busy(&self) {
         let mut connections = self.limiter.connections();
         if let Some(address) = self.address.filter(|_| !self.closing.is_cancelled()) {
             connections.set_busy(self, address);

@@ -33,7 +33,7 @@ use super::tls::Listener;
 const MAX_HEAD: usize = 96 * 1024;
 /// Wait before the next attempt after a connection could not be accepted for lack of a file descriptor or
 /// memory.
-const EXHAUSTED_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const EXHAUSTED_WAIT: Duration = Duration::from_secs(1);
 
 /// Limits of connections, and the proxies in front of them.
 #[derive(Clone, Debug)]
@@ -130,7 +130,7 @@ pub(crate) async fn serve(
 
 /// Accepts the next connection. No error ends the server: each concerns one connection, or passes when
 /// other connections end.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -159,7 +159,10 @@ fn concerns_one(error: &io::Error) -> bool {
 }
 
 /// Wraps a socket so that writes fail once the client has read nothing for `patience`.
-fn with_write_timeout(patience: Duration, socket: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+pub(crate) fn with_write_timeout<Io: AsyncRead + AsyncWrite>(
+    patience: Duration,
+    socket: Io,
+) -> Pin<Box<TimeoutStream<Io>>> {
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(patience));
     Box::pin(socket)

@@ -1,7 +1,8 @@
 //! Dialects of the gateway, and their settings.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -57,13 +58,38 @@ impl FromStr for Dialect {
     }
 }
 
+/// Address to speak the Wyoming protocol on, written as `ADDRESS:PORT` or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub enum WyomingAddress {
+    /// An address of TCP.
+    Tcp(SocketAddr),
+    /// A path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for WyomingAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WyomingAddress::Tcp(address) => address.fmt(f),
+            WyomingAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<WyomingAddress> for String {
+    fn from(address: WyomingAddress) -> String {
+        address.to_string()
+    }
+}
+
 /// Access for clients of protocols that know no tokens.
 #[derive(Clone, Debug)]
 pub struct OpenAccess {
     /// Name of the project that these clients use: its languages hold, and its usage counts what they do.
     pub project: String,
     /// Networks that they may connect from. The client's address is that of the connection, or the one that a
-    /// trusted proxy reports.
+    /// trusted proxy reports. Clients of a Unix socket have none: its file says who may connect.
     pub networks: Vec<IpNet>,
 }
 

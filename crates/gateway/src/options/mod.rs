@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-pub use self::dialects::{BadVoiceAlias, Dialect, OpenAccess, OpenAiOptions, UnknownDialect, VoiceAlias};
+pub use self::dialects::{
+    BadVoiceAlias, Dialect, OpenAccess, OpenAiOptions, UnknownDialect, VoiceAlias, WyomingAddress,
+};
 use crate::http::cors::Origin;
 use crate::http::server::ConnectionOptions;
 use voxline::language::Languages;

@@ -230,7 +230,7 @@ impl LiveSession {
     }
 
     /// Waits for a change since the last one. Cancel safe.
-    pub(super) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         self.changes.changed().await.expect("the session holds the state");
     }
 }

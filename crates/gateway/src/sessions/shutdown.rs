@@ -41,12 +41,27 @@ impl Shutdown {
 
     /// Serves a client that the shutdown waits for, in the span of the current request.
     pub(crate) fn spawn(&self, client: impl Future<Output = ()> + Send + 'static) {
+        self.clients.spawn(self.noted(client).in_current_span());
+    }
+
+    /// Returns the service of a client that the shutdown waits for, to be run by the caller.
+    pub(crate) fn track<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        client: F,
+    ) -> impl Future<Output = ()> + Send + use<F> {
+        self.clients.track_future(self.noted(client))
+    }
+
+    /// Returns the service of a client, whose end is notified.
+    fn noted<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        client: F,
+    ) -> impl Future<Output = ()> + Send + use<F> {
         let client_ended = self.client_ended.clone();
-        let client = async move {
+        async move {
             client.await;
             client_ended.notify_one();
-        };
-        self.clients.spawn(client.in_current_span());
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -82,6 +82,9 @@ fn a_file_that_says_nonsense_is_refused_with_its_line() {
     assert_fails(&half, 2, &["tls_cert and tls_key go together"]);
     let open = ["serve", "--state", "state", "--listen", "127.0.0.1:0", "--vosk-listen", "127.0.0.1:0"];
     assert_fails(&place.run(&open), 2, &["vosk_listen needs a project", "--open-project"]);
+    let wyoming =
+        ["serve", "--state", "state", "--listen", "127.0.0.1:0", "--wyoming-listen", "unix:wyoming"];
+    assert_fails(&place.run(&wyoming), 2, &["wyoming_listen needs a project", "--open-project"]);
     let unknown = place.run(&[&open[..], &["--open-project", "nobody"]].concat());
     assert_fails(&unknown, 2, &["nobody"]);
 }
@@ -113,7 +116,8 @@ fn a_check_finds_every_problem_and_tells_each_in_a_line() {
     let bad = good.replace("127.0.0.1:0", "192.0.2.1:8085").replace("http://127.0.0.1:1", "http://10.0.0.1");
     let bad = bad.replace(
         "[gateway]",
-        "endpont = \"x\"\n[gateway]\ndrain = -1\nmax_sessions = 0\nvosk_listen = \"127.0.0.1:0\"",
+        "endpont = \"x\"\n[gateway]\ndrain = -1\nmax_sessions = 0\nvosk_listen = \"127.0.0.1:0\"\n\
+         wyoming_listen = \"unix:w\"",
     );
     place.file("voxline.toml", bad);
     let mut check = place.command(&["config", "check", "--config", "voxline.toml"]);
@@ -134,6 +138,7 @@ fn a_check_finds_every_problem_and_tells_each_in_a_line() {
         "voxline: gateway.tls_key: key.pem: is not the key of the certificate cert.pem",
         "voxline: gateway.listen: 192.0.2.1:8085: ",
         "voxline: gateway.vosk_listen: vosk_listen needs a project",
+        "voxline: gateway.wyoming_listen: wyoming_listen needs a project",
         "voxline: model: ",
     ];
     assert_eq!(told.len(), expected.len(), "{told:#?}");

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Output;
 
 use voxline_cli::config::gateway::GatewayConfig;
+use voxline_gateway::WyomingAddress;
 
 use crate::cli::{Place, assert_fails, path, text};
 use crate::support::serving::Serving;
@@ -243,6 +244,7 @@ fn the_sample_has_every_key_and_passes_the_check() {
             .replace("# max_sessions", "max_sessions")
             .replace("# upload_dir", "upload_dir")
             .replace("# vosk_listen", "vosk_listen")
+            .replace("# wyoming_listen", "wyoming_listen")
             .replace("# open_project", "open_project"),
     );
     let written: toml::Table = fs::read_to_string(&all).unwrap().parse().unwrap();
@@ -253,6 +255,7 @@ fn the_sample_has_every_key_and_passes_the_check() {
         max_sessions: Some("64".parse().unwrap()),
         upload_dir: Some("a".into()),
         vosk_listen: Some("127.0.0.1:2700".parse().unwrap()),
+        wyoming_listen: Some(WyomingAddress::Unix("a".into())),
         open_project: Some("a".into()),
         tls_cert: Some("a".into()),
         tls_key: Some("a".into()),

@@ -13,6 +13,7 @@ mod openai;
 mod peer;
 mod stage;
 mod vosk;
+mod wyoming;
 
 use std::sync::Arc;
 
