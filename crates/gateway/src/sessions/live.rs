@@ -188,18 +188,22 @@ impl LiveSession {
         if results.failed {
             return Err(LiveEnd::Failed);
         }
-        let is_flushed = self.flushes.front().is_some_and(|flush| *flush <= results.flushes);
-        if is_flushed && results.taken >= results.flushed_finals {
+        let flush = self.flushes.front().copied().filter(|flush| *flush <= results.flushes);
+        let flush_end = flush.map(|flush| results.flush_end(flush));
+        if let Some(flush) = flush.filter(|_| flush_end.is_some_and(|end| results.taken >= end)) {
             self.flushes.pop_front();
+            results.forget_flushes(flush);
             return Ok(Some(LiveEvent::Flushed));
         }
         if !results.finals.is_empty() {
             let segment = results.finals.remove(0);
             results.taken += 1;
-            let ends_flush = is_flushed && results.taken == results.flushed_finals;
-            if ends_flush {
+            let ended = flush.filter(|_| flush_end == Some(results.taken));
+            if let Some(flush) = ended {
                 self.flushes.pop_front();
+                results.forget_flushes(flush);
             }
+            let ends_flush = ended.is_some();
             return Ok(Some(LiveEvent::Final { segment, ends_flush }));
         }
         let segment = results.taken;
@@ -348,6 +352,29 @@ mod tests {
         assert!(matches!(event(&mut session).await, LiveEvent::End));
         assert!(session.next_event().unwrap().is_none());
         assert_eq!(session.end(), FramePos(2_000));
+    }
+
+    #[tokio::test]
+    async fn flushes_that_complete_at_once_end_with_their_own_finals() {
+        let (manager, opener) = manager();
+        let mut session = begun(&manager, &opener);
+        for number in 0..3 {
+            push(&mut session, &second(number)[..10_000]);
+            session.flush().unwrap();
+        }
+        let all_complete = async {
+            while session.session.state().lock().results.flushes < 3 {
+                session.changed().await;
+            }
+        };
+        timeout(Duration::from_secs(60), all_complete).await.expect("the flushes");
+        for number in 0..3 {
+            let LiveEvent::Final { segment, ends_flush: true } = event(&mut session).await else {
+                panic!("flush {number} has no final");
+            };
+            assert_eq!(segment.text, digest(&second(number)[..10_000]));
+        }
+        assert!(session.session.state().lock().results.flush_ends.is_empty());
     }
 
     #[tokio::test]

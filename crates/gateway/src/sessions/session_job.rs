@@ -186,7 +186,8 @@ impl SessionJob {
                 self.has_posted = false;
                 self.state.post(|state| {
                     state.results.flushes += 1;
-                    state.results.flushed_finals = state.results.count();
+                    let finals = state.results.count();
+                    state.results.flush_ends.push_back(finals);
                 });
             }
             Input::Rest(end) => {

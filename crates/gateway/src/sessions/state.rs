@@ -58,8 +58,9 @@ pub(crate) struct SessionResults {
     pub(crate) taken: u64,
     /// Number of flushes that are complete.
     pub(crate) flushes: u64,
-    /// Number of finals of the session when the last flush was complete.
-    pub(crate) flushed_finals: u64,
+    /// Number of finals of the session at the end of each flush that no live session has reported. Each flush
+    /// makes a final, so there are no more of these than of finals.
+    pub(crate) flush_ends: VecDeque<u64>,
     /// Partial result for the segment after the last final.
     pub(crate) partial: Option<Partial>,
     /// True once everything is final.
@@ -72,6 +73,20 @@ impl SessionResults {
     /// Returns the number of finals of the session.
     pub(crate) fn count(&self) -> u64 {
         self.taken + self.finals.len() as u64
+    }
+
+    /// Returns the number of finals at the end of the flush with this number, which is complete; 0 if it was
+    /// reported before.
+    pub(crate) fn flush_end(&self, flush: u64) -> u64 {
+        let reported = self.flushes - self.flush_ends.len() as u64;
+        let after = flush.checked_sub(reported + 1).and_then(|after| usize::try_from(after).ok());
+        after.and_then(|after| self.flush_ends.get(after)).copied().unwrap_or(0)
+    }
+
+    /// Forgets the ends of the flushes up to this one.
+    pub(crate) fn forget_flushes(&mut self, flush: u64) {
+        while self.flushes - (self.flush_ends.len() as u64) < flush && self.flush_ends.pop_front().is_some() {
+        }
     }
 }
 
@@ -109,7 +124,7 @@ impl SharedState {
                 finals: Vec::new(),
                 taken: 0,
                 flushes: 0,
-                flushed_finals: 0,
+                flush_ends: VecDeque::new(),
                 partial: None,
                 done: false,
                 failed: false,
