@@ -208,6 +208,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         Wire::new(WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await)
     }
 
+    /// Takes over a stream like [`server`](Wire::server), for a protocol whose received messages have at most
+    /// `max_message` bytes.
+    pub async fn server_for(io: Io, max_message: usize) -> Wire<Io> {
+        let limits = socket_limits().max_message_size(Some(max_message)).max_frame_size(Some(max_message));
+        Wire::new(WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await)
+    }
+
     /// Sets a limit for a peer that must read its answers: while more than `backlog` messages are queued,
     /// nothing is read, so a peer that sends but never reads can't fill the memory. Only one end of a
     /// connection may have a backlog limit, or both could wait for the other to read. By default there is

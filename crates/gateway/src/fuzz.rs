@@ -6,6 +6,7 @@ use crate::dialects::audio::{PcmEncoding, PcmInput};
 use crate::dialects::deepgram::messages;
 use crate::dialects::deepgram::parameters::{MAX_CHANNELS, Parameters};
 use crate::dialects::deepgram::{prerecorded, speak};
+use crate::dialects::openai::realtime;
 use crate::dialects::opus_packets::OpusPackets;
 use crate::dialects::wyoming::frames::{FrameDecoder, Piece};
 use crate::dialects::wyoming::messages as wyoming;
@@ -36,6 +37,12 @@ pub fn vosk_message(text: &str) {
 /// Parses a message of jambonz' custom speech recognition.
 pub fn jambonz_message(text: &str) {
     drop(jambonz::messages::parse(text));
+}
+
+/// Parses events of OpenAI's Realtime API, one in each line, and applies the settings that they carry. Settings
+/// that are accepted are told, and told settings are accepted.
+pub fn openai_realtime(text: &str) {
+    realtime::apply(text.lines());
 }
 
 /// Decodes a stream of Wyoming events, whose first byte tells how it is cut, and reads their data. A stream has

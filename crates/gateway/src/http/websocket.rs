@@ -60,13 +60,22 @@ impl Upgrade {
 
     /// Waits until the answer is sent. Returns the socket, or `None` if the client has left.
     pub(crate) async fn socket(self) -> Option<Socket> {
-        match self.upgrade.await {
-            Ok(upgraded) => Some(Wire::server(TokioIo::new(upgraded)).await.with_backlog(BACKLOG)),
-            Err(error) => {
-                tracing::debug!(%error, "WebSocket upgrade failed");
-                None
-            }
-        }
+        let upgraded = self.upgraded().await?;
+        Some(Wire::server(upgraded).await.with_backlog(BACKLOG))
+    }
+
+    /// Waits like [`socket`](Upgrade::socket) for a socket whose messages have at most this many bytes.
+    pub(crate) async fn socket_for(self, max_message: usize) -> Option<Socket> {
+        let upgraded = self.upgraded().await?;
+        Some(Wire::server_for(upgraded, max_message).await.with_backlog(BACKLOG))
+    }
+
+    async fn upgraded(self) -> Option<TokioIo<Upgraded>> {
+        let upgraded = self.upgrade.await;
+        upgraded
+            .inspect_err(|error| tracing::debug!(%error, "WebSocket upgrade failed"))
+            .ok()
+            .map(TokioIo::new)
     }
 }
 

@@ -57,7 +57,8 @@ pub(crate) struct LiveSocket<'a> {
     /// Time at which the audio should end, while the gateway drains.
     finish_at: Option<Instant>,
     opened: std::time::Instant,
-    message_limiter: MessageRateLimiter,
+    /// `None` if texts carry audio, and are limited by the dialect.
+    message_limiter: Option<MessageRateLimiter>,
 }
 
 impl<'a> LiveSocket<'a> {
@@ -84,8 +85,14 @@ impl<'a> LiveSocket<'a> {
             is_reading: true,
             finish_at: None,
             opened: scheduler::now(),
-            message_limiter: MessageRateLimiter::default(),
+            message_limiter: Some(MessageRateLimiter::default()),
         }
+    }
+
+    /// Returns the socket of a dialect whose texts carry the audio. It counts the bytes of the audio, and limits
+    /// the other texts.
+    pub(crate) fn with_audio_in_texts(self) -> LiveSocket<'a> {
+        LiveSocket { message_limiter: None, ..self }
     }
 
     /// Queues a message in JSON.
@@ -193,7 +200,7 @@ impl<'a> LiveSocket<'a> {
             }
             Some(Ok(Message::Text(text))) => {
                 let age = scheduler::now().saturating_duration_since(self.opened);
-                if !self.message_limiter.allows(age) {
+                if self.message_limiter.as_mut().is_some_and(|limiter| !limiter.allows(age)) {
                     return Err(LiveEnd::Flood);
                 }
                 LiveInput::Text(text)

@@ -5,6 +5,7 @@
 //!   is recognised, and `channel_order` joins the channels.
 //! - `speech`, `voices`: synthesis, and the names of voices.
 //! - `models`: the list of models.
+//! - `realtime`: live transcription.
 //! - `error`: errors in the shape of OpenAI.
 //!
 //! The tokens are the gateway's own. A program sends one where it would send its key. Names of models choose
@@ -16,6 +17,7 @@ mod error;
 mod events;
 mod form;
 mod models;
+pub(crate) mod realtime;
 mod request;
 mod speech;
 mod transcriptions;
@@ -34,23 +36,25 @@ use crate::options::Dialect;
 const API: &str = Dialect::OpenAi.name();
 
 /// Paths of the API, each with its handler in [`handlers`].
-const PATHS: [&str; 5] = [
+const PATHS: [&str; 6] = [
     "/v1/audio/transcriptions",
     "/v1/audio/translations",
     "/v1/audio/speech",
     "/v1/models",
     "/v1/models/{id}",
+    "/v1/realtime",
 ];
 /// The same paths without `/v1`, and with one too many: users are unsure whether it belongs to the base
 /// address, and programs differ.
-const WITHOUT_VERSION: [&str; 5] =
-    ["/audio/transcriptions", "/audio/translations", "/audio/speech", "/models", "/models/{id}"];
-const VERSION_TWICE: [&str; 5] = [
+const WITHOUT_VERSION: [&str; 6] =
+    ["/audio/transcriptions", "/audio/translations", "/audio/speech", "/models", "/models/{id}", "/realtime"];
+const VERSION_TWICE: [&str; 6] = [
     "/v1/v1/audio/transcriptions",
     "/v1/v1/audio/translations",
     "/v1/v1/audio/speech",
     "/v1/v1/models",
     "/v1/v1/models/{id}",
+    "/v1/v1/realtime",
 ];
 
 /// Path of the same form in the server of whisper.cpp.
@@ -58,7 +62,7 @@ const WHISPER_CPP: &str = "/inference";
 
 /// Returns the routes of the dialect.
 pub(super) fn routes() -> Routes {
-    let handled = |paths: [&'static str; 5]| paths.into_iter().zip(handlers());
+    let handled = |paths: [&'static str; 6]| paths.into_iter().zip(handlers());
     let inference = (WHISPER_CPP, post(transcriptions::transcribe));
     Routes {
         guarded: handled(PATHS).collect(),
@@ -68,13 +72,14 @@ pub(super) fn routes() -> Routes {
     }
 }
 
-fn handlers() -> [MethodRouter<Arc<Gateway>>; 5] {
+fn handlers() -> [MethodRouter<Arc<Gateway>>; 6] {
     [
         post(transcriptions::transcribe),
         post(transcriptions::translate),
         post(speech::speak),
         get(models::list),
         get(models::one),
+        get(realtime::upgrade),
     ]
 }
 

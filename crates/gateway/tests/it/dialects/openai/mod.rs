@@ -2,6 +2,7 @@
 
 mod endings;
 mod models;
+mod realtime;
 mod recordings;
 mod refusals;
 mod speech;

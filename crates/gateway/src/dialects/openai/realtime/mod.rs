@@ -1,0 +1,38 @@
+//! The Realtime API of OpenAI for transcription, at `/v1/realtime`: a WebSocket with audio as base64 in JSON.
+//!
+//! - `messages`, `settings`, `fields`: events of the client, and the settings that they carry, in two generations.
+//! - `items`, `deltas`: results as items of a conversation, and text that is told while it may still change.
+//! - `server`, `connection`: the upgrade, and the connection.
+
+mod connection;
+mod deltas;
+mod fields;
+mod items;
+mod messages;
+mod server;
+mod settings;
+
+pub(super) use self::server::upgrade;
+
+/// Applies events with settings, for a fuzz target.
+#[cfg(feature = "test-util")]
+pub(crate) fn apply<'a>(events: impl Iterator<Item = &'a str>) {
+    use self::messages::{Request, parse};
+    use self::settings::{Generation, Settings};
+
+    let mut settings = Settings::of_model(None);
+    for event in events {
+        let Ok(Request::Update(_, session)) = parse(event).request else { continue };
+        let Ok(updated) = settings.updated(&session) else { continue };
+        for generation in [Generation::Beta, Generation::Current] {
+            let told = updated.told("id", generation);
+            let again = Settings::of_model(None).updated(&told).expect("settings that are told are accepted");
+            assert_eq!(
+                again.told("id", generation),
+                told,
+                "settings are told otherwise than they were taken"
+            );
+        }
+        settings = updated;
+    }
+}
