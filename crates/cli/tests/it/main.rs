@@ -24,6 +24,7 @@ mod languages;
 mod models;
 mod refusals;
 mod residence;
+mod sdks;
 mod secrecy;
 mod siege;
 mod speaking;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +16,7 @@ pub(crate) struct Serving {
     child: Child,
     /// Endpoint that the process printed once it listened: `http://` or `https://`, and the address.
     pub(crate) endpoint: String,
+    output: BufReader<ChildStdout>,
     log: Receiver<String>,
 }
 
@@ -30,13 +31,21 @@ impl Serving {
                 let _ = logged.send(line.unwrap());
             }
         });
+        let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        output.read_line(&mut line).unwrap();
         let Some(endpoint) = line.trim().strip_prefix("listening on ") else {
             child.wait().unwrap();
             panic!("it doesn't listen: {:?}", log.iter().collect::<Vec<_>>());
         };
-        Serving { child, endpoint: endpoint.to_owned(), log }
+        Serving { child, endpoint: endpoint.to_owned(), output, log }
+    }
+
+    /// Returns the next line that the process prints, after the one with its endpoint.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
