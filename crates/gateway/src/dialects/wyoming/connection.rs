@@ -284,7 +284,7 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
         self.check_idle()?;
         let manager = &self.gateway.sessions;
         let language = self.asked.language().map(str::to_owned);
-        let request = manager.stream_options(Some(&self.opener.identity), language);
+        let request = manager.recognition_request(Some(&self.opener.identity), language);
         let request = request.keywords(self.asked.keywords());
         let settings = LiveSettings { api: API, sample_rate: format.rate, request, partials: false };
         let session = LiveSession::begin(manager, &self.opener, settings)?;

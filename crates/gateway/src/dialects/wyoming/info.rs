@@ -11,14 +11,14 @@ const PROGRAM: &str = "voxline";
 
 /// Returns the data of `info`. Languages of a recogniser that has no list are those of the client's project.
 pub(super) fn info(gateway: &Gateway, identity: &Identity) -> Value {
-    let recognizer = gateway.engines.recognizer.as_ref().map(|recognizer| {
+    let recognizer = gateway.recognizer().ok().map(|recognizer| {
         let mut languages = recognizer.capabilities().languages;
         if languages.is_empty() {
-            languages = gateway.stream_options(Some(identity), None).languages;
+            languages = gateway.recognition_request(Some(identity), None).languages;
         }
         program_of_recognizer(recognizer.name(), &languages)
     });
-    let voices: Vec<Value> = gateway.engines.voices.list().iter().map(voice).collect();
+    let voices: Vec<Value> = gateway.voices.list().iter().map(voice).collect();
     let speaker = (!voices.is_empty()).then(|| {
         let mut program = artifact(PROGRAM, "speech synthesis");
         program["voices"] = voices.into();

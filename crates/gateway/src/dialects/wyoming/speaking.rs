@@ -162,7 +162,7 @@ impl Speaking {
             return Ok(voice.clone());
         }
         let language = self.asked.language.as_deref().unwrap_or(language);
-        let voice = gateway.engines.voices.find(self.asked.name().as_deref(), Some(language));
+        let voice = gateway.voices.find(self.asked.name().as_deref(), Some(language));
         let voice = voice.map_err(|error| ApiError::bad_request(400, error.to_string()))?;
         self.voice = Some(voice.clone());
         Ok(voice)

@@ -275,7 +275,7 @@ impl<'a> Connection<'a> {
     /// Begins a session with the settings. What the recogniser doesn't support can be changed by an update.
     fn begin(&mut self) -> Result<(), Refusal> {
         let format = self.settings.format;
-        let usual = self.manager.stream_options(Some(&self.opener.identity), None);
+        let usual = self.manager.recognition_request(Some(&self.opener.identity), None);
         let request = self.settings.request(usual);
         let settings = LiveSettings { api: API, sample_rate: format.sample_rate(), request, partials: true };
         let session = match LiveSession::begin(self.manager, &self.opener, settings) {
