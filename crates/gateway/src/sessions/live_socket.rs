@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::credential::OpeningToken;
 use super::live::{LiveEnd, LiveEvent, LiveSession};
+use super::live_supervision::LiveSupervision;
 use super::manager::SessionManager;
 use super::message_rate_limiter::MessageRateLimiter;
-use super::supervision::{Liveness, Notice, Supervision};
+use super::supervision::Liveness;
 use crate::http::websocket::{self, Socket};
 use crate::scheduler;
 use voxline::transport::{Event, Message, WireError, WireErrorKind};
@@ -23,9 +24,6 @@ pub(crate) const MAX_AUDIO_BYTES: usize = 240_000;
 const QUEUE_HIGH: usize = 32;
 /// Number of waiting messages down to which the queue drains before more are added.
 const QUEUE_LOW: usize = 16;
-/// Part of the time to drain that is kept for the last results, and the most that is kept.
-const LAST_RESULTS_PART: u32 = 4;
-const LAST_RESULTS: Duration = Duration::from_secs(5);
 
 /// Input of a dialect.
 pub(crate) enum LiveInput {
@@ -43,10 +41,9 @@ pub(crate) enum LiveInput {
 pub(crate) struct LiveSocket<'a> {
     wire: Socket,
     manager: &'a SessionManager,
-    opener: Arc<OpeningToken>,
     /// API that the audio is counted for in the metrics.
     api: &'static str,
-    supervision: Supervision<'a>,
+    supervision: LiveSupervision<'a>,
     liveness: Liveness,
     /// Longest time without text and audio.
     patience: Option<Duration>,
@@ -54,8 +51,6 @@ pub(crate) struct LiveSocket<'a> {
     active: Instant,
     /// False while the client has to wait, and its silence means nothing.
     is_reading: bool,
-    /// Time at which the audio should end, while the gateway drains.
-    finish_at: Option<Instant>,
     opened: std::time::Instant,
     /// `None` if texts carry audio, and are limited by the dialect.
     message_limiter: Option<MessageRateLimiter>,
@@ -76,14 +71,12 @@ impl<'a> LiveSocket<'a> {
         LiveSocket {
             wire,
             manager,
-            opener,
             api,
-            supervision: Supervision::new(manager),
+            supervision: LiveSupervision::new(manager, opener),
             liveness: Liveness::since(now),
             patience,
             active: now,
             is_reading: true,
-            finish_at: None,
             opened: scheduler::now(),
             message_limiter: Some(MessageRateLimiter::default()),
         }
@@ -153,7 +146,7 @@ impl<'a> LiveSocket<'a> {
         tokio::select! {
             // A message that came in time counts, however late it is looked at.
             biased;
-            notice = self.supervision.notice() => self.heed(notice, Instant::now())?,
+            drain = self.supervision.drain() => return drain.map(|()| Some(LiveInput::Drain)),
             event = messages => if let Event::Message(message) = event {
                 return self.receive(message, Instant::now());
             },
@@ -166,10 +159,6 @@ impl<'a> LiveSocket<'a> {
             Some(()) = OptionFuture::from(idle_at.map(sleep_until)), if reads => {
                 self.active = Instant::now();
                 return Ok(Some(LiveInput::Idle));
-            }
-            Some(()) = OptionFuture::from(self.finish_at.map(sleep_until)) => {
-                self.finish_at = None;
-                return Ok(Some(LiveInput::Drain));
             }
         }
         Ok(None)
@@ -208,20 +197,6 @@ impl<'a> LiveSocket<'a> {
         };
         self.active = now;
         Ok(Some(input))
-    }
-
-    /// Does what the authority or the shutdown of the gateway asks for.
-    fn heed(&mut self, notice: Notice, now: Instant) -> Result<(), LiveEnd> {
-        match notice {
-            Notice::Revocation => self.opener.check(&self.manager.authority).map_err(LiveEnd::Token)?,
-            Notice::Drain => {
-                let left = self.manager.shutdown.drain_left(now);
-                let last_results = (left / LAST_RESULTS_PART).min(LAST_RESULTS);
-                self.finish_at = now.checked_add(left - last_results);
-            }
-            Notice::Close => return Err(LiveEnd::Stopping),
-        }
-        Ok(())
     }
 
     /// Sends what is queued, and closes the socket in bounded time.

@@ -1,4 +1,4 @@
-//! What ends the streams of a client besides its messages, for dialects whose connections are no WebSockets.
+//! What ends the streams of a client besides its messages.
 
 use std::sync::Arc;
 use std::time::Duration;
