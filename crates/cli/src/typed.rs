@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-pub(crate) use crate::config::gateway::network;
+pub(crate) use crate::config::values::network;
 
 /// Returns a parser of integers in `range`.
 pub(crate) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync

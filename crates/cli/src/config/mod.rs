@@ -7,6 +7,7 @@ pub mod gateway;
 mod raw;
 mod secret;
 mod show;
+pub mod values;
 
 use std::collections::BTreeSet;
 use std::io;

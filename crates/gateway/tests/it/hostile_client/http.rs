@@ -9,95 +9,13 @@ use tokio::time::timeout;
 
 use super::answer::{Answer, End, Reader};
 use super::mutation::{damage, extreme, renumber};
+use super::request::{Request, form};
 use super::{PATIENCE, Tally, World};
 use voxline_fixtures::random::Random;
 
 /// Numbers of headers and of bytes in a header, above the gateway's limits.
 const TOO_MANY: usize = 300;
 const TOO_LONG: usize = 100 * 1024;
-
-#[derive(Clone)]
-pub(super) struct Request {
-    method: Vec<u8>,
-    target: Vec<u8>,
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
-    body: Option<Vec<u8>>,
-    version: &'static str,
-    /// True if the body is sent in chunks.
-    chunked: bool,
-}
-
-impl Request {
-    pub(super) fn new(method: &str, target: &str) -> Request {
-        Request {
-            method: method.into(),
-            target: target.into(),
-            headers: vec![(b"Host".to_vec(), b"voice".to_vec())],
-            body: None,
-            version: "HTTP/1.1",
-            chunked: false,
-        }
-    }
-
-    pub(super) fn with(mut self, name: &str, value: &str) -> Request {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    pub(super) fn under(self, token: &str) -> Request {
-        self.with("Authorization", &format!("Bearer {token}"))
-    }
-
-    pub(super) fn body(self, body: impl Into<Vec<u8>>) -> Request {
-        Request { body: Some(body.into()), ..self }
-    }
-
-    fn head(&self, framing: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-        let mut head =
-            [&self.method, &b" "[..], &self.target, b" ", self.version.as_bytes(), b"\r\n"].concat();
-        for (name, value) in self.headers.iter().chain(framing) {
-            head.extend([name, &b": "[..], value, b"\r\n"].concat());
-        }
-        head.extend(b"\r\n");
-        head
-    }
-
-    /// Encodes the request with correct framing, so that both ends agree on where it ends.
-    pub(super) fn encode(&self, dice: &mut Random) -> Vec<u8> {
-        let header = |name: &str, value: String| vec![(name.into(), value.into_bytes())];
-        let Some(body) = &self.body else { return self.head(&[]) };
-        if !self.chunked {
-            let mut bytes = self.head(&header("Content-Length", body.len().to_string()));
-            bytes.extend(body);
-            return bytes;
-        }
-        let mut bytes = self.head(&header("Transfer-Encoding", "chunked".to_owned()));
-        let mut rest = body.as_slice();
-        while !rest.is_empty() {
-            let (chunk, later) = rest.split_at(1 + dice.below(rest.len()));
-            bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
-            bytes.extend([chunk, b"\r\n"].concat());
-            rest = later;
-        }
-        bytes.extend(b"0\r\n\r\n");
-        bytes
-    }
-
-    fn is_head(&self) -> bool {
-        self.method == b"HEAD"
-    }
-}
-
-/// Returns a form that asks for the transcription of a recording.
-fn form(format: &str, stream: &str, recording: &[u8]) -> Vec<u8> {
-    let field = |name: &str| format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
-    let mut form = Vec::new();
-    for (name, value) in [("response_format", format), ("stream", stream), ("temperature", "0.0")] {
-        form.extend(format!("{}{value}\r\n", field(name)).into_bytes());
-    }
-    form.extend([field("file").as_bytes(), recording, b"\r\n--x--\r\n"].concat());
-    form
-}
 
 /// Sends the requests generated from `seed` on one connection, all at once, and reads the answers until the
 /// connection ends. The answered requests, all of them mutated, are the inputs in the tally.

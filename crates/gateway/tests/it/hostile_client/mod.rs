@@ -8,6 +8,7 @@ mod answer;
 mod frames;
 mod http;
 mod mutation;
+mod request;
 mod script;
 mod socket;
 
@@ -31,7 +32,7 @@ use voxline_gateway::authority::{NewClient, Terms};
 use voxline_gateway::{ChunkedOptions, ConnectionOptions, Options};
 use voxline_testing::DigestRecognizer;
 
-use self::http::Request;
+use self::request::Request;
 use self::socket::Known;
 use crate::stream::{audio, digest};
 use voxline_fixtures::allocations::{self, Meter};

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::super::API;
+use super::bad_event::{BadEvent, error};
 use super::items::{AudioClock, Items};
-use super::messages::{BadEvent, ClientEvent, Request, error, parse};
+use super::messages::{ClientEvent, Request, parse};
 use super::settings::{AudioFormat, Generation, Settings, Transcription};
 use crate::admission::pending::PendingPlace;
 use crate::authority::new_id;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::messages::BadEvent;
+use super::bad_event::BadEvent;
 
 /// Returns an object.
 pub(super) fn object<'a>(param: &str, value: &'a Value) -> Result<&'a Map<String, Value>, BadEvent> {

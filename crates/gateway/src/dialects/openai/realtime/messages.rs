@@ -1,4 +1,4 @@
-//! Events of the client, and their errors.
+//! Events of the client.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -6,8 +6,9 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::bad_event::BadEvent;
 use super::settings::Generation;
 
 /// Base64 as clients write it, with or without padding.
@@ -17,8 +18,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 /// Longest event with settings, in bytes: they are kept as long as the connection.
 const MAX_UPDATE: usize = 64 * 1024;
-/// Longest part of a client's value that an error repeats, in characters.
-const SHOWN: usize = 60;
 
 /// An event of the client.
 #[derive(Debug, PartialEq)]
@@ -35,69 +34,6 @@ pub(crate) enum Request {
     Append(Bytes),
     Commit,
     Clear,
-}
-
-/// Error of an event, which the session survives.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct BadEvent {
-    pub(super) code: &'static str,
-    pub(super) message: String,
-    pub(super) param: Option<String>,
-}
-
-impl BadEvent {
-    /// Returns the error of a field whose value can't be used.
-    pub(super) fn invalid(param: &str, message: String) -> BadEvent {
-        BadEvent { code: "invalid_value", message, param: Some(param.to_owned()) }
-    }
-
-    /// Returns the error of a field whose value is not as `expected`.
-    pub(super) fn value(param: &str, value: &Value, expected: &str) -> BadEvent {
-        let shown = value.to_string();
-        let shown: String = shown.chars().take(SHOWN).collect();
-        BadEvent::invalid(param, format!("Invalid value for '{param}': {shown}. Expected {expected}."))
-    }
-
-    fn missing(param: &str) -> BadEvent {
-        let message = format!("Missing required parameter: '{param}'.");
-        BadEvent { code: "missing_required_parameter", message, param: Some(param.to_owned()) }
-    }
-
-    /// Returns the error of settings that the recogniser doesn't support.
-    pub(super) fn unsupported(message: String) -> BadEvent {
-        BadEvent { code: "invalid_value", message, param: Some("session".to_owned()) }
-    }
-
-    /// Returns the error of a message that is no text.
-    pub(super) fn binary() -> BadEvent {
-        let message = "Binary messages are not supported: audio comes as base64.".to_owned();
-        BadEvent { code: "invalid_value", message, param: None }
-    }
-
-    /// Returns the error of audio that is longer than this.
-    pub(super) fn long_audio(seconds: usize) -> BadEvent {
-        BadEvent::invalid("audio", format!("'audio' is longer than {seconds} seconds."))
-    }
-
-    /// Returns the error of a commit without audio.
-    pub(super) fn empty_commit() -> BadEvent {
-        let message = "Error committing input audio buffer: the buffer is empty.".to_owned();
-        BadEvent { code: "input_audio_buffer_commit_empty", message, param: None }
-    }
-}
-
-/// Returns the event of an error. `of` is the client's event that it concerns.
-pub(super) fn error(
-    kind: &str,
-    code: Option<&str>,
-    message: &str,
-    param: Option<&str>,
-    of: Option<&str>,
-) -> Value {
-    json!({
-        "type": "error",
-        "error": { "type": kind, "code": code, "message": message, "param": param, "event_id": of },
-    })
 }
 
 /// Any event of a client. Fields that an event doesn't have are ignored.
@@ -159,6 +95,8 @@ fn append(audio: Option<Value>) -> Result<Request, BadEvent> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn request(text: &str) -> Result<Request, BadEvent> {

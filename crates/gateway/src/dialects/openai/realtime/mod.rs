@@ -1,9 +1,11 @@
 //! The Realtime API of OpenAI for transcription, at `/v1/realtime`: a WebSocket with audio as base64 in JSON.
 //!
-//! - `messages`, `settings`, `fields`: events of the client, and the settings that they carry, in two generations.
+//! - `messages`, `settings`, `fields`, `bad_event`: events of the client, the settings that they carry, in two
+//!   generations, and their errors.
 //! - `items`, `deltas`: results as items of a conversation, and text that is told while it may still change.
 //! - `server`, `connection`: the upgrade, and the connection.
 
+mod bad_event;
 mod connection;
 mod deltas;
 mod fields;

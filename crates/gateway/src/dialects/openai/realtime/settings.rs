@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::bad_event::BadEvent;
 use super::fields::{object, one_of, optional, text, texts};
-use super::messages::BadEvent;
+
 use crate::dialects::audio::PcmEncoding;
 use crate::dialects::live::keywords;
 use voxline::engine::RecognitionRequest;
