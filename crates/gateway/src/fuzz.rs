@@ -12,6 +12,7 @@ use crate::dialects::wyoming::frames::{FrameDecoder, Piece};
 use crate::dialects::wyoming::messages as wyoming;
 use crate::dialects::{jambonz, openai, vosk};
 use crate::http::multipart::{Event, Multipart};
+use voxline::protocol::check_hints;
 
 /// Parses the query of a request to Deepgram's API, as that of each of its services.
 pub fn deepgram_query(query: &str) {
@@ -19,7 +20,7 @@ pub fn deepgram_query(query: &str) {
     drop(speak::Parameters::parse(query));
     let Ok(parameters) = Parameters::parse(query) else { return };
     assert!((1..=MAX_CHANNELS).contains(&parameters.channels));
-    assert!(parameters.keywords.iter().map(String::len).sum::<usize>() <= 4_096);
+    assert_eq!(check_hints(None, &parameters.keywords), Ok(()));
 }
 
 /// Parses a message of Deepgram's live protocol.

@@ -17,10 +17,6 @@ use crate::sessions::manager::BeginError;
 use crate::sessions::messages::millis;
 use crate::sessions::session::StartError;
 
-/// Most words and phrases that a client may favour, and most bytes of them; the rest is ignored.
-const MAX_KEYWORDS: usize = 100;
-const MAX_KEYWORD_BYTES: usize = 4_096;
-
 /// Returns the token of a request for a live recognition, if it is valid for one.
 pub(super) fn authorise(
     gateway: &Gateway,
@@ -53,16 +49,6 @@ pub(super) fn admit(gateway: &Gateway, request: &Request) -> Result<(), ApiError
     gateway.sessions.admit_session()
 }
 
-/// Returns the keywords that a session takes of those that a client names.
-pub(super) fn keywords(named: impl Iterator<Item = String>) -> Vec<String> {
-    let mut bytes = 0;
-    let fits = |keyword: &String| {
-        bytes += keyword.len();
-        bytes <= MAX_KEYWORD_BYTES
-    };
-    named.filter(|keyword| !keyword.trim().is_empty()).take(MAX_KEYWORDS).take_while(fits).collect()
-}
-
 /// Returns the WebSocket close code (RFC 6455, section 7.4) for the end of a recognition.
 pub(super) fn close_code(end: &LiveEnd) -> u16 {
     match end {
@@ -81,19 +67,5 @@ pub(super) fn refusal_code(error: &BeginError) -> u16 {
         BeginError::Rejected(_) | BeginError::Full(Full::Gateway | Full::Token) => 1013,
         BeginError::Start(StartError::Unsupported(_) | StartError::Violation(_)) => 1003,
         BeginError::Start(_) | BeginError::NoRecognizer => 1011,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keywords_are_bounded() {
-        let many = || (0..1_000).map(|number| format!("word {number}"));
-        assert_eq!(keywords(many()).len(), MAX_KEYWORDS);
-        let long = ["a".to_owned(), "b".repeat(MAX_KEYWORD_BYTES), "c".to_owned()];
-        assert_eq!(keywords(long.into_iter()), ["a"]);
-        assert!(keywords([" ".to_owned(), String::new()].into_iter()).is_empty());
     }
 }

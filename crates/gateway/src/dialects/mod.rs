@@ -7,6 +7,7 @@
 pub(crate) mod audio;
 mod container;
 pub(crate) mod deepgram;
+mod hints;
 pub(crate) mod jambonz;
 mod live;
 pub(crate) mod openai;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::dialects::live::keywords;
+use crate::dialects::hints::keywords;
 use voxline::engine::RecognitionRequest;
 
 /// Reason why a query can't be served, for the client.

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::messages::{self, Start, error, of_final, of_partial, parse};
 use crate::admission::pending::PendingPlace;
 use crate::dialects::audio::{PcmEncoding, PcmInput};
-use crate::dialects::live::{authorise, keywords};
+use crate::dialects::hints::keywords;
+use crate::dialects::live::authorise;
 use crate::dialects::stream::{Admitted, Ending, Failure, Stream, answered};
 use crate::gateway::Gateway;
 use crate::http::client::bearer;
@@ -82,7 +83,8 @@ impl Connection<'_> {
         }
         let sample_rate = start.sample_rate().map_err(Failure::Request)?;
         let language = start.language.clone();
-        let request = self.stream.manager().recognition_request(Some(self.stream.identity()), language.clone());
+        let request =
+            self.stream.manager().recognition_request(Some(self.stream.identity()), language.clone());
         self.stream.begin(sample_rate, request.keywords(keywords(start.hints())), start.interim_results)?;
         self.language = language;
         Ok(())

@@ -2,11 +2,9 @@
 
 use super::error::OpenAiError;
 use super::form::Fields;
+use crate::dialects::hints;
 use voxline::engine::{RecognitionRequest, Task};
 use voxline::language::{Language, Languages};
-
-/// Most keywords and hot words that are taken from a form.
-const MAX_KEYWORDS: usize = 500;
 
 /// Format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +75,7 @@ impl TranscriptionRequest {
         if !candidates.is_empty() {
             recognition = recognition.languages(candidates.iter().map(Language::as_str));
         }
-        recognition.prompt = fields.get("prompt").map(str::to_owned);
+        recognition.prompt = fields.get("prompt").map(|prompt| hints::end_of(prompt).to_owned());
         recognition.keywords = keywords(fields);
         // The service's default, 0, stands for the likeliest text, and others where that fails.
         recognition.temperature = temperature.filter(|temperature| *temperature > 0.0);
@@ -137,7 +135,7 @@ fn keywords(fields: &Fields) -> Vec<String> {
     let keywords = fields.all("keywords");
     let hotwords = fields.all("hotwords").flat_map(|value| value.split(','));
     let terms = keywords.chain(hotwords).map(str::trim).filter(|term| !term.is_empty());
-    terms.take(MAX_KEYWORDS).map(str::to_owned).collect()
+    hints::keywords(terms.map(str::to_owned))
 }
 
 /// Returns whether `verbose_json` has words, and whether it has segments.

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::frames::Event;
-use crate::dialects::live::keywords;
+use crate::dialects::hints::keywords;
 
 /// Most channels of audio, which are mixed.
 const MAX_CHANNELS: usize = 8;

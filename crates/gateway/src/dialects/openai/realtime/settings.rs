@@ -4,10 +4,10 @@ use serde_json::{Map, Value, json};
 
 use super::bad_event::BadEvent;
 use super::fields::{object, one_of, optional, text, texts};
-
 use crate::dialects::audio::PcmEncoding;
-use crate::dialects::live::keywords;
+use crate::dialects::hints::keywords;
 use voxline::engine::RecognitionRequest;
+use voxline::protocol::MAX_PROMPT_BYTES;
 
 /// Sample rate of PCM, in Hz, as documented.
 const PCM_RATE: u32 = 24_000;
@@ -15,8 +15,7 @@ const PCM_RATE: u32 = 24_000;
 const G711_RATE: u32 = 8_000;
 /// Sample rates of PCM that a session can have, in Hz. OpenAI has but one.
 const PCM_RATES: std::ops::RangeInclusive<u64> = 8_000..=48_000;
-/// Longest prompt, in bytes, and longest list of languages.
-const MAX_PROMPT: usize = 16 * 1024;
+/// Longest list of languages.
 const MAX_LANGUAGES: usize = 100;
 /// Values of `include`, as documented. The recogniser has no probabilities of tokens, so it changes nothing.
 const INCLUDED: [&str; 1] = ["item.input_audio_transcription.logprobs"];
@@ -246,10 +245,10 @@ impl Transcription {
         }
         if let Some((param, value)) = named("prompt") {
             updated.prompt = text(&param, value)?.filter(|prompt| !prompt.is_empty());
-            if updated.prompt.as_ref().is_some_and(|prompt| prompt.len() > MAX_PROMPT) {
+            if updated.prompt.as_ref().is_some_and(|prompt| prompt.len() > MAX_PROMPT_BYTES) {
                 return Err(BadEvent::invalid(
                     &param,
-                    format!("'{param}' is longer than {MAX_PROMPT} bytes"),
+                    format!("'{param}' is longer than {MAX_PROMPT_BYTES} bytes"),
                 ));
             }
         }
@@ -450,7 +449,7 @@ mod tests {
             ("session.audio.input.transcription.delay", input("transcription", json!({ "delay": "none" }))),
             (
                 "session.audio.input.transcription.prompt",
-                input("transcription", json!({ "prompt": "p".repeat(MAX_PROMPT + 1) })),
+                input("transcription", json!({ "prompt": "p".repeat(MAX_PROMPT_BYTES + 1) })),
             ),
             ("session.audio.input.turn_detection.type", input("turn_detection", json!({ "type": "none" }))),
             (
