@@ -225,6 +225,13 @@ impl LiveSession {
         state.results.partial.as_ref().map(|partial| partial.text.clone())
     }
 
+    /// Returns whether the client waits for the recogniser: for the end of a flush or of the recognition, or
+    /// because it has not heard all audio.
+    pub(crate) fn owes_results(&self) -> bool {
+        let is_ending = self.is_finished && !self.has_ended;
+        is_ending || !self.flushes.is_empty() || self.session.state().lock().results.heard < self.end
+    }
+
     /// Returns whether the recogniser has heard all audio up to `position` and no speech is open after the
     /// last final.
     pub(crate) fn is_quiet_at(&self, position: FramePos) -> bool {

@@ -31,7 +31,8 @@ pub(crate) enum LiveInput {
     Audio(Bytes),
     /// An event of the recognition with this number.
     Event(usize, LiveEvent),
-    /// The client has sent neither text nor audio for the time that the dialect allows.
+    /// The client has sent neither text nor audio for the time that the dialect allows, while it waited for no
+    /// result.
     Idle,
     /// The gateway is about to stop. The audio should end here, so that its text still arrives.
     Drain,
@@ -45,9 +46,9 @@ pub(crate) struct LiveSocket<'a> {
     api: &'static str,
     supervision: LiveSupervision<'a>,
     liveness: Liveness,
-    /// Longest time without text and audio.
+    /// Longest time without text and audio, while the client waits for no result.
     patience: Option<Duration>,
-    /// Time of the last text or audio.
+    /// Time of the last text or audio, or of the last result that the client waited for.
     active: Instant,
     /// False while the client has to wait, and its silence means nothing.
     is_reading: bool,
@@ -100,6 +101,7 @@ impl<'a> LiveSocket<'a> {
     ///
     /// # Errors
     /// Returns [`LiveEnd`] if the client, its token, the recogniser or the gateway ends the socket.
+    #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
     pub(crate) async fn next(
         &mut self,
         sessions: &mut [LiveSession],
@@ -109,7 +111,11 @@ impl<'a> LiveSocket<'a> {
             let is_behind = self.wire.queued() >= QUEUE_HIGH;
             if !is_behind {
                 for (number, session) in sessions.iter_mut().enumerate() {
+                    let was_awaited = session.owes_results();
                     if let Some(event) = session.next_event()? {
+                        if was_awaited {
+                            self.active = Instant::now();
+                        }
                         return Ok(LiveInput::Event(number, event));
                     }
                 }
@@ -158,7 +164,10 @@ impl<'a> LiveSocket<'a> {
             }
             Some(()) = OptionFuture::from(idle_at.map(sleep_until)), if reads => {
                 self.active = Instant::now();
-                return Ok(Some(LiveInput::Idle));
+                // A client that waits for an answer may be silent meanwhile.
+                if !sessions.iter().any(LiveSession::owes_results) {
+                    return Ok(Some(LiveInput::Idle));
+                }
             }
         }
         Ok(None)

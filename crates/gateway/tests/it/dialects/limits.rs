@@ -9,6 +9,7 @@ use voxline_gateway::authority::{Budget, Scope, Terms};
 use voxline_gateway::{ConnectionOptions, Options};
 use voxline_testing::{NullRecognizer, digest};
 
+use super::gated::gated;
 use super::peer::{Peer, Said};
 use super::{SEGMENT, bytes, digesting, key, limited_key};
 use secrecy::ExposeSecret;
@@ -208,7 +209,13 @@ async fn a_gateway_that_stops_tells_the_text_of_all_that_came() {
 
 #[tokio::test]
 async fn a_stream_without_audio_and_signs_of_life_ends() {
-    let server = null(Options::default()).await;
+    let (recognizer, _, allow) = gated(SEGMENT);
+    let server = Server::with(Arc::new(recognizer), Setup::default()).await;
+    // This one has said all it has to say, and waits longer than a silent client may.
+    let mut waiting = Peer::open(&server, &format!("{LISTEN}&language=de"), &key(&server)).await;
+    let pcm = noise(1_000);
+    waiting.audio(&bytes(&pcm)).await;
+    waiting.say(&json!({ "type": "Finalize" })).await;
     let mut silent = Peer::open(&server, LISTEN, &key(&server)).await;
     let mut alive = Peer::open(&server, LISTEN, &key(&server)).await;
     // Signs of life come in the meantime, the last of them when the silent stream has ended.
@@ -222,8 +229,14 @@ async fn a_stream_without_audio_and_signs_of_life_ends() {
     let Said::Close(code, reason) = close else { panic!("{close:?}") };
     assert_eq!(code, 1011);
     assert!(reason.starts_with("NET-0001"), "{reason}");
-    alive.say(&json!({ "type": "CloseStream" })).await;
-    assert_eq!(alive.rest().await.1, Said::Close(1000, String::new()));
+    allow.send(()).unwrap();
+    let result = waiting.hear("Results").await;
+    let text = &result["channel"]["alternatives"][0]["transcript"];
+    assert_eq!((text, &result["from_finalize"]), (&json!(digest(&pcm)), &json!(true)));
+    for peer in [&mut alive, &mut waiting] {
+        peer.say(&json!({ "type": "CloseStream" })).await;
+        assert_eq!(peer.rest().await.1, Said::Close(1000, String::new()));
+    }
     server.stop().await;
 }
 

@@ -5,6 +5,7 @@ mod deepgram;
 mod deepgram_prerecorded;
 mod deepgram_speak;
 mod formats;
+mod gated;
 mod hostile;
 mod jambonz;
 mod latency;

@@ -2,9 +2,9 @@
 //! length costs no memory.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +14,11 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::interval;
-use voxline::engine::{
-    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
-};
 use voxline_gateway::authority::Terms;
 use voxline_gateway::{Options, RecordingOptions};
-use voxline_testing::{DigestRecognizer, NullRecognizer};
+use voxline_testing::NullRecognizer;
 
+use super::super::gated::{Gate, gated};
 use super::{BOUNDARY, TRANSCRIPTIONS, form, service_token};
 use voxline_fixtures::allocations::{self, Meter};
 use voxline_fixtures::deadline::within;
@@ -30,59 +28,9 @@ use voxline_fixtures::gateway::server::{Server, Setup};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A recogniser that takes each second of a German recording when the test allows it. All other recordings
-/// are digested.
-struct Gated {
-    digests: DigestRecognizer,
-    shared: Arc<Gate>,
-}
-
-struct Gate {
-    allowed: Mutex<Receiver<()>>,
-    pushes: AtomicUsize,
-}
-
-impl Recognizer for Gated {
-    fn name(&self) -> &str {
-        "gated"
-    }
-
-    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
-        let stream = self.digests.start(request)?;
-        if request.only_language() == Some("de") {
-            return Ok(Box::new(GatedStream { stream, gate: self.shared.clone() }));
-        }
-        Ok(stream)
-    }
-}
-
-struct GatedStream {
-    stream: Box<dyn RecognizerStream>,
-    gate: Arc<Gate>,
-}
-
-impl RecognizerStream for GatedStream {
-    fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
-        self.gate.pushes.fetch_add(1, Ordering::SeqCst);
-        // If the test has failed, the sender is gone.
-        let _ = self.gate.allowed.lock().unwrap().recv();
-        self.stream.push(pcm)
-    }
-
-    fn partial(&mut self) -> Result<PartialResult, EngineError> {
-        Ok(PartialResult::Nothing)
-    }
-
-    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
-        self.stream.flush()
-    }
-}
-
 /// A gateway with room for one recording, and the sender that lets a second of it pass.
 async fn gated_server() -> (Server, Arc<Gate>, Sender<()>) {
-    let (allow, allowed) = channel();
-    let gate = Arc::new(Gate { allowed: Mutex::new(allowed), pushes: AtomicUsize::new(0) });
-    let recognizer = Gated { digests: DigestRecognizer::new(16_000), shared: gate.clone() };
+    let (recognizer, gate, allow) = gated(16_000);
     let recordings = RecordingOptions { disk_bytes: 3 << 20, ..RecordingOptions::default() };
     let options = Options { max_requests: 1, recordings, ..Options::default() };
     let server = Server::with(Arc::new(recognizer), Setup { options, ..Setup::default() }).await;
