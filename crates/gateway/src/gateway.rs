@@ -162,9 +162,9 @@ impl Gateway {
         let capacity = self.capacity(identity);
         let place = capacity.place()?;
         if let Some(identity) = identity {
-            self.authority.charge(identity, Amount::text(synthesis.characters as u64))?;
+            self.authority.charge(identity, api, Amount::text(synthesis.characters as u64))?;
         }
-        self.metrics.speech.characters.inc_by(synthesis.characters as u64);
+        self.metrics.speech.characters.get_or_create(&[("api", api)]).inc_by(synthesis.characters as u64);
         self.metrics.count_bytes(api, "in", synthesis.bytes);
         let resources = SpeechResources {
             place,

@@ -1,7 +1,7 @@
 //! Lists of projects, clients, tokens and usage for operators. Entries contain no secrets, and come oldest
 //! first, except usage.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,10 @@ pub struct UsageEntry {
     pub today: Amount,
     /// Total usage.
     pub total: Amount,
+    /// Total usage by API: `stream`, `chunks`, `asr`, `tts`, or the name of a dialect. Usage of a store that an
+    /// earlier version wrote is in none of them.
+    #[serde(default)]
+    pub apis: BTreeMap<String, Amount>,
     /// Time of the last use.
     #[serde(with = "rfc3339")]
     pub last_used: u64,
@@ -262,6 +266,7 @@ impl Authority {
                 id,
                 today: usage.today(now),
                 total: usage.total,
+                apis: usage.apis,
                 last_used: usage.last_used,
                 project: if name.is_some() { project? } else { project.unwrap_or(usage.project) },
             })

@@ -68,26 +68,27 @@ impl Meter {
 }
 
 impl Authority {
-    /// Charges `amount` to the token's holder. Nothing is charged if a budget doesn't cover all of it.
+    /// Charges `amount` to the token's holder, and records it for `api`, one of the gateway's APIs. Nothing is
+    /// charged if a budget doesn't cover all of it.
     ///
     /// # Errors
     /// Returns [`Exhausted`] if a budget doesn't cover `amount`.
-    pub fn charge(&self, identity: &Identity, amount: Amount) -> Result<(), Exhausted> {
+    pub fn charge(&self, identity: &Identity, api: &'static str, amount: Amount) -> Result<(), Exhausted> {
         let now = self.now();
         let mut entries = self.meter.lock();
         let entry = entries
             .entry(identity.holder.clone())
             .or_insert_with(|| Entry { usage: Usage::new(&identity.project), is_news: false });
         entry.usage.afford(amount, &identity.terms, now)?;
-        entry.usage.add(amount, now);
+        entry.usage.add(api, amount, now);
         entry.is_news = true;
         Ok(())
     }
 
     /// Records that the token was used now.
     pub(super) fn note_use(&self, identity: &Identity) {
-        // A zero amount is within every budget.
-        let _ = self.charge(identity, Amount::default());
+        // A zero amount is within every budget, and recorded for no API.
+        let _ = self.charge(identity, "", Amount::default());
     }
 
     /// Checks that the token's budgets cover `amount`, without charging it.

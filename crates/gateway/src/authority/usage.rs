@@ -1,5 +1,6 @@
 //! Records of usage, and the budgets that bound it.
 
+use std::collections::BTreeMap;
 use std::ops::Add;
 use std::time::Duration;
 
@@ -55,6 +56,9 @@ pub(super) struct Usage {
     /// the days that it shows, and no others.
     days: Vec<(u64, Amount)>,
     pub(super) total: Amount,
+    /// Total usage by API, since it is recorded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) apis: BTreeMap<String, Amount>,
     pub(super) last_used: u64,
 }
 
@@ -71,7 +75,7 @@ pub(super) struct UsageOfOneDay {
 impl From<UsageOfOneDay> for Usage {
     fn from(usage: UsageOfOneDay) -> Usage {
         let UsageOfOneDay { project, day, today, total, last_used } = usage;
-        Usage { project, days: vec![(day, today)], total, last_used }
+        Usage { project, days: vec![(day, today)], total, apis: BTreeMap::new(), last_used }
     }
 }
 
@@ -98,7 +102,13 @@ pub enum Exhausted {
 
 impl Usage {
     pub(super) fn new(project: &str) -> Usage {
-        Usage { project: project.to_owned(), days: Vec::new(), total: Amount::default(), last_used: 0 }
+        Usage {
+            project: project.to_owned(),
+            days: Vec::new(),
+            total: Amount::default(),
+            apis: BTreeMap::new(),
+            last_used: 0,
+        }
     }
 
     /// Returns the usage on the UTC day of `now`.
@@ -128,13 +138,16 @@ impl Usage {
         check("characters", |amount| amount.characters, terms.characters, 1)
     }
 
-    pub(super) fn add(&mut self, amount: Amount, now: u64) {
+    /// Adds an amount that was used by `api`.
+    pub(super) fn add(&mut self, api: &str, amount: Amount, now: u64) {
         // A zero amount adds no day, so that it can't evict another day.
         if amount != Amount::default() {
             let today = (now / DAY, self.today(now) + amount);
             self.days.retain(|(day, _)| *day != today.0);
             self.days.insert(0, today);
             self.days.truncate(DAYS);
+            let used = self.apis.entry(api.to_owned()).or_default();
+            *used = *used + amount;
         }
         self.total = self.total + amount;
         self.last_used = now;
@@ -158,7 +171,7 @@ mod tests {
         let mut usage = Usage::new("project");
         let mut take = |milliseconds, now| {
             let amount = Amount::audio(milliseconds);
-            usage.afford(amount, &terms, now).map(|()| usage.add(amount, now))
+            usage.afford(amount, &terms, now).map(|()| usage.add("test", amount, now))
         };
         assert_eq!(take(10_000, NOON), Ok(()));
         let wait = Duration::from_millis(DAY / 2);
@@ -173,7 +186,7 @@ mod tests {
         let mut usage = Usage::new("project");
         let mut take = |milliseconds, now| {
             let amount = Amount::audio(milliseconds);
-            usage.afford(amount, &terms, now).map(|()| usage.add(amount, now))
+            usage.afford(amount, &terms, now).map(|()| usage.add("test", amount, now))
         };
         take(9_000, NOON).unwrap();
         // Set the clock a year ahead for one request, and back.

@@ -69,7 +69,7 @@ pub(crate) struct Metrics {
 pub(crate) struct SessionMetrics {
     /// Number of live ones, updated when the metrics are read.
     live: Gauge,
-    pub(crate) started: Counter,
+    pub(crate) started: By<Counter>,
     refused: By<Counter>,
     pub(crate) resumed: Counter,
 }
@@ -100,8 +100,8 @@ struct LatencyMetrics {
 
 /// Texts and the speech that was made of them.
 pub(crate) struct SpeechMetrics {
-    pub(crate) characters: Counter,
-    pub(crate) spoken: Seconds,
+    pub(crate) characters: By<Counter>,
+    pub(crate) spoken: By<Seconds>,
 }
 
 impl SessionMetrics {
@@ -110,8 +110,8 @@ impl SessionMetrics {
             live: list.add("sessions", "Live sessions, on sockets and chunked", Gauge::default()),
             started: list.add(
                 "sessions_started",
-                "Sessions started, on sockets and chunked",
-                Counter::default(),
+                "Sessions started, on sockets and chunked, by API",
+                Family::default(),
             ),
             refused: list.add("sessions_refused", "Sessions refused, by reason", Family::default()),
             resumed: list.add("sessions_resumed", "Sessions resumed by another socket", Counter::default()),
@@ -183,10 +183,10 @@ impl SpeechMetrics {
         SpeechMetrics {
             characters: list.add(
                 "speech_characters",
-                "Characters of text received for synthesis",
-                Counter::default(),
+                "Characters of text received for synthesis, by API",
+                Family::default(),
             ),
-            spoken: list.timed("speech", "Speech synthesised", Counter::default()),
+            spoken: list.timed("speech", "Speech synthesised, by API", Family::default()),
         }
     }
 }

@@ -19,6 +19,9 @@ use voxline::audio::{AudioChunk, FramePos};
 use voxline::decode::Cancellation;
 use voxline::engine::RECOGNIZER_RATE;
 
+/// API of numbered chunks in the metrics and in the usage.
+const API: &str = "chunks";
+
 /// Documented limit of a chunk's length.
 const MAX_DURATION: Duration = Duration::from_secs(1);
 /// Error code for a chunk out of order. This code and the next are our own, since the documentation has
@@ -73,7 +76,7 @@ impl ChunkedSession {
         let (session, attachment) = self.begin(manager, frames)?;
         let start = next_frame(&session)?;
         let end = start + frames;
-        let charge = |milliseconds| manager.charge(&self.opener.identity, "chunks", milliseconds, bytes);
+        let charge = |milliseconds| manager.charge(&self.opener.identity, API, milliseconds, bytes);
         let audio = AudioChunk::new(start.to(end), pcm);
         session.audio(attachment, &audio, charge).map_err(|refusal| match refusal {
             Rejection::Exhausted(exhausted) => exhausted.into(),
@@ -99,7 +102,7 @@ impl ChunkedSession {
         let milliseconds = frames * 1_000 / u64::from(RECOGNIZER_RATE);
         manager.authority.afford(&self.opener.identity, Amount::audio(milliseconds))?;
         let options = manager.recognition_request(Some(&self.opener.identity), self.start.language.clone());
-        let session = manager.begin(&self.opener.identity, &self.start, options)?;
+        let session = manager.begin(&self.opener.identity, API, &self.start, options)?;
         let attachment = session.attach(0).expect("a session that begins is not over").attachment;
         *stage = Stage::Begun(session.clone(), attachment);
         drop(stage);

@@ -107,7 +107,7 @@ impl LiveSession {
             accuracy: request.accuracy,
             ..Start::new(sample_rate)
         };
-        let session = manager.begin(&opener.identity, &start, request)?;
+        let session = manager.begin(&opener.identity, api, &start, request)?;
         let attachment = session.attach(0).expect("a session that begins is not over").attachment;
         Ok(LiveSession {
             manager: manager.clone(),

@@ -173,11 +173,12 @@ impl SessionManager {
         Ok(())
     }
 
-    /// Begins a session of `identity`, whoever feeds it. The session counts in the registry until it is
+    /// Begins a session of `identity` for `api`, whoever feeds it. The session counts in the registry until it is
     /// [removed](SessionRegistry::remove).
     pub(crate) fn begin(
         &self,
         identity: &Identity,
+        api: &'static str,
         start: &Start,
         request: RecognitionRequest,
     ) -> Result<Arc<Session>, BeginError> {
@@ -192,7 +193,7 @@ impl SessionManager {
             self.metrics.refuse(full.describe().0);
             BeginError::Full(full)
         })?;
-        self.metrics.sessions.started.inc();
+        self.metrics.sessions.started.get_or_create(&[("api", api)]).inc();
         tracing::info!(session = session.name(), token = identity.token, "session started");
         Ok(session)
     }
@@ -205,7 +206,7 @@ impl SessionManager {
         milliseconds: u64,
         bytes: usize,
     ) -> Result<(), Exhausted> {
-        self.authority.charge(identity, Amount::audio(milliseconds))?;
+        self.authority.charge(identity, api, Amount::audio(milliseconds))?;
         self.metrics.receive(api, milliseconds, bytes);
         Ok(())
     }

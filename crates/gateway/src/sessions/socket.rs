@@ -21,6 +21,9 @@ use voxline::protocol::close;
 use voxline::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
 use voxline::transport::{Event, Message, Wire, WireError};
 
+/// API of these sockets in the metrics and in the usage.
+pub(super) const API: &str = "stream";
+
 /// Largest binary frame accepted, position included: somewhat more than a second of audio at 48 kHz.
 pub(crate) const MAX_AUDIO_BYTES: usize = 128 * 1024;
 /// Number of messages waiting for a client from which no more are queued. This bounds replayed finals above
@@ -240,7 +243,7 @@ impl<'a> SessionSocket<'a> {
             Message::Binary(frame) => {
                 let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
                 let charge = |milliseconds| {
-                    self.manager.charge(&self.credential.identity, "stream", milliseconds, frame.len())
+                    self.manager.charge(&self.credential.identity, API, milliseconds, frame.len())
                 };
                 self.session.audio(self.attachment, &chunk, charge)?;
             }

@@ -11,7 +11,7 @@ use super::credential::Credential;
 use super::manager::{BeginError, SessionManager};
 use super::messages::{encode, millis, parse, unreadable};
 use super::session::{AttachError, Attached, Session, StartError};
-use super::socket::{MAX_AUDIO_BYTES, SessionSocket, SocketEnd};
+use super::socket::{API, MAX_AUDIO_BYTES, SessionSocket, SocketEnd};
 use crate::admission::pending::PendingPlace;
 use crate::admission::reject::Full;
 use crate::authority::Identity;
@@ -189,7 +189,7 @@ fn unknown_session() -> CloseReason {
 
 fn begin(manager: &SessionManager, identity: &Identity, start: &Start) -> Result<Arc<Session>, CloseReason> {
     let options = manager.recognition_request(Some(identity), start.language.clone());
-    manager.begin(identity, start, options).map_err(|error| match error {
+    manager.begin(identity, API, start, options).map_err(|error| match error {
         BeginError::Start(StartError::Violation(violation)) => violation.into(),
         error => {
             let code = match &error {

@@ -193,7 +193,8 @@ fn try_synthesise(synthesis: &Synthesis, sink: &ResponseSink) -> Result<(), Engi
             let spoken: Vec<f32> = spoken.iter().copied().map(sample::to_f32).collect();
             output.clear();
             resampler.push(&spoken, &mut output);
-            sink.metrics.speech.spoken.inc_by(output.len() as f64 / f64::from(sample_rate));
+            let seconds = output.len() as f64 / f64::from(sample_rate);
+            sink.metrics.speech.spoken.get_or_create(&[("api", sink.api)]).inc_by(seconds);
             match encoder.push(&output) {
                 Ok(piece) => gone = !piece.is_empty() && !turn.hand_on(piece),
                 Err(error) => unencodable = Some(error),

@@ -93,7 +93,7 @@ async fn what_happened_is_counted() {
 
     let counted = scrape(&server).await;
     let expected = [
-        (r#"voxline_sessions_started_total"#, 1.0),
+        (r#"voxline_sessions_started_total{api="stream"}"#, 1.0),
         (r#"voxline_sessions_resumed_total"#, 1.0),
         (r#"voxline_sessions_refused_total{reason="full"}"#, 1.0),
         (r#"voxline_audio_received_seconds_total{api="stream"}"#, 2.75),

@@ -1,7 +1,9 @@
 //! Lists as aligned text tables.
 
+use std::collections::BTreeMap;
+
 use voxline_gateway::authority::{
-    Budget, ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry,
+    Amount, Budget, ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry,
 };
 use voxline_support::clock::civil;
 
@@ -72,8 +74,8 @@ pub(super) fn service_tokens(entries: Vec<ServiceTokenEntry>) -> String {
 }
 
 pub(super) fn usage(entries: Vec<UsageEntry>) -> String {
-    let header = ["ID", "PROJECT", "AUDIO TODAY", "AUDIO", "CHARACTERS TODAY", "CHARACTERS", "LAST USED"];
-    let seconds = |milliseconds: u64| format!("{}.{:03} s", milliseconds / 1000, milliseconds % 1000);
+    let header =
+        ["ID", "PROJECT", "AUDIO TODAY", "AUDIO", "CHARACTERS TODAY", "CHARACTERS", "BY API", "LAST USED"];
     let rows = entries.into_iter().map(|entry| {
         [
             entry.id,
@@ -82,10 +84,26 @@ pub(super) fn usage(entries: Vec<UsageEntry>) -> String {
             seconds(entry.total.audio_ms),
             entry.today.characters.to_string(),
             entry.total.characters.to_string(),
+            by_api(&entry.apis),
             time(entry.last_used),
         ]
     });
     aligned(header, rows)
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{}.{:03} s", milliseconds / 1000, milliseconds % 1000)
+}
+
+/// Formats the usage of each API: audio in seconds, and characters.
+fn by_api(apis: &BTreeMap<String, Amount>) -> String {
+    let used = apis.iter().flat_map(|(api, used)| {
+        let audio = (used.audio_ms > 0).then(|| format!("{api} {}", seconds(used.audio_ms)));
+        let text = (used.characters > 0).then(|| format!("{api} {} characters", used.characters));
+        audio.into_iter().chain(text)
+    });
+    let used: Vec<String> = used.collect();
+    if used.is_empty() { nothing() } else { used.join(", ") }
 }
 
 fn nothing() -> String {
@@ -129,6 +147,16 @@ fn aligned<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn usage_is_told_by_api() {
+        let apis = BTreeMap::from([
+            ("openai".to_owned(), Amount { audio_ms: 61_005, characters: 7 }),
+            ("stream".to_owned(), Amount::audio(1_000)),
+        ]);
+        assert_eq!(by_api(&apis), "openai 61.005 s, openai 7 characters, stream 1.000 s");
+        assert_eq!(by_api(&BTreeMap::new()), "-");
+    }
 
     #[test]
     fn times_are_dates() {

@@ -78,7 +78,7 @@ async fn a_backup_under_load_has_all_that_was_answered_before_it() {
             let more = || receiver.recv_timeout(PATIENCE).expect("a token that is minted meanwhile");
             answered.extend(std::iter::repeat_with(more).take(20));
             // Usage that is counted, and not on the disk yet.
-            authority.charge(&identity, Amount::text(1)).unwrap();
+            authority.charge(&identity, "tts", Amount::text(1)).unwrap();
             let file = format!("backup-{number}");
             assert_eq!(backup(&place, &file), "");
             snapshots.push((file, answered.clone(), number + 1));

@@ -195,9 +195,9 @@ fn usage_is_kept_when_it_is_told_to_be_and_not_before() {
     authority.create_project("test").unwrap();
     let NewToken { id, token } = authority.create_service_token("test", Terms::default()).unwrap();
     let identity = authority.check(token.expose_secret()).unwrap();
-    authority.charge(&identity, Amount::text(1)).unwrap();
+    authority.charge(&identity, "tts", Amount::text(1)).unwrap();
     authority.keep_usage().unwrap();
-    authority.charge(&identity, Amount::text(2)).unwrap();
+    authority.charge(&identity, "tts", Amount::text(2)).unwrap();
     assert_eq!(used(&authority, &id).1, Amount::text(3));
     drop(authority);
     assert_eq!(used(&open(), &id).1, Amount::text(1));
@@ -229,7 +229,7 @@ impl Machine {
     /// Uses one character. Returns the wait until the budget allows it, if the budget is used up.
     fn use_one(&self) -> Result<(), Duration> {
         let identity = self.authority.check(self.token.expose_secret()).unwrap();
-        self.authority.charge(&identity, Amount::text(1)).map_err(|exhausted| match exhausted {
+        self.authority.charge(&identity, "tts", Amount::text(1)).map_err(|exhausted| match exhausted {
             Exhausted::Daily { wait, .. } => wait,
             exhausted => panic!("{exhausted}"),
         })

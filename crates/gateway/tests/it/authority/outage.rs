@@ -289,10 +289,10 @@ fn usage_that_could_not_be_written_is_written_after_the_disk_recovers() {
     for failing in 0..20 {
         let before = usage(&authority).first().map_or(0, |(.., total)| total.characters);
         // The disk fails at each step of the write in turn.
-        authority.charge(&identity, Amount::text(1)).unwrap();
+        authority.charge(&identity, "tts", Amount::text(1)).unwrap();
         disk.fail_after(failing);
         let written = authority.keep_usage();
-        authority.charge(&identity, Amount::text(2)).unwrap();
+        authority.charge(&identity, "tts", Amount::text(2)).unwrap();
         disk.repair();
         if written.is_err() {
             // No attempt is made before its time, even if the disk works again.

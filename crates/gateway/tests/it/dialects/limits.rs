@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use voxline_gateway::authority::{Budget, Scope, Terms};
+use voxline_gateway::authority::{Amount, Budget, Scope, Terms};
 use voxline_gateway::{ConnectionOptions, Options};
 use voxline_testing::{NullRecognizer, digest};
 
@@ -255,6 +255,8 @@ async fn audio_and_bytes_are_counted_by_dialect() {
     let metrics =
         http_client().unwrap().get(url(&server, "/metrics")).send().await.unwrap().text().await.unwrap();
     for line in [
+        r#"voxline_sessions_started_total{api="deepgram"} 1"#,
+        r#"voxline_sessions_started_total{api="vosk"} 1"#,
         r#"voxline_audio_received_seconds_total{api="deepgram"} 2"#,
         r#"voxline_audio_received_seconds_total{api="vosk"} 1"#,
         r#"voxline_payload_bytes_total{api="deepgram",direction="in"} 16000"#,
@@ -263,7 +265,9 @@ async fn audio_and_bytes_are_counted_by_dialect() {
         assert!(metrics.lines().any(|known| known.starts_with(line)), "{line} is not in\n{metrics}");
     }
     let usage = server.gateway.authority().usage(Some("test")).unwrap();
-    assert!(usage.iter().any(|entry| entry.total.audio_ms == 3_000), "{usage:?}");
+    let used = usage.iter().find(|entry| entry.total.audio_ms == 3_000).unwrap();
+    let apis = [("deepgram", 2_000), ("vosk", 1_000)];
+    assert_eq!(used.apis, apis.map(|(api, ms)| (api.to_owned(), Amount::audio(ms))).into());
     server.stop().await;
 }
 
