@@ -47,9 +47,9 @@ impl Failure {
         }
     }
 
-    /// Returns the event about the failure.
-    fn event(&self, reason: &str) -> Value {
-        let (kind, code) = match self {
+    /// Returns the type and the code of the errors about the failure.
+    fn kind(&self) -> (&'static str, Option<&'static str>) {
+        match self {
             Failure::Live(LiveEnd::Token(_)) => ("invalid_request_error", Some("invalid_api_key")),
             Failure::Live(LiveEnd::Exhausted(_)) => ("insufficient_quota", Some("insufficient_quota")),
             Failure::Live(LiveEnd::Flood) | Failure::Displaced => ("requests", Some("rate_limit_exceeded")),
@@ -59,8 +59,7 @@ impl Failure {
             Failure::Live(LiveEnd::TooBig | LiveEnd::Malformed) => ("invalid_request_error", None),
             Failure::Begin(BeginError::Start(_)) => ("invalid_request_error", Some("invalid_value")),
             Failure::Live(_) | Failure::Begin(BeginError::NoRecognizer) => ("server_error", None),
-        };
-        error(kind, code, reason, None, None)
+        }
     }
 }
 
@@ -155,9 +154,10 @@ impl<'a> Connection<'a> {
         let failure = self.run().await;
         let reason = failure.to_string();
         if !matches!(failure, Failure::Live(LiveEnd::Lost)) {
-            let failed = self.items.failed(&reason);
+            let (kind, code) = failure.kind();
+            let failed = self.items.failed(kind, code, &reason);
             self.tell(failed);
-            self.tell([failure.event(&reason)]);
+            self.tell([error(kind, code, &reason, None, None)]);
         }
         let Connection { socket, sessions, place, .. } = self;
         // The places are free before the client learns of the end.

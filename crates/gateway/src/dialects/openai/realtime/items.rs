@@ -254,7 +254,7 @@ impl Items {
     }
 
     /// Returns the failures of all items that the client knows of and waits for.
-    pub(super) fn failed(&mut self, message: &str) -> Vec<Value> {
+    pub(super) fn failed(&mut self, kind: &str, code: Option<&str>, message: &str) -> Vec<Value> {
         let pending = self.pending.drain(..).filter_map(|pending| match pending {
             Pending::Item(item) => Some(item),
             Pending::Detected(_) => None,
@@ -265,7 +265,7 @@ impl Items {
                 "type": "conversation.item.input_audio_transcription.failed",
                 "item_id": item.id,
                 "content_index": 0,
-                "error": { "type": "server_error", "code": null, "message": message, "param": null },
+                "error": { "type": kind, "code": code, "message": message, "param": null },
             })
         });
         failed.collect()
@@ -439,11 +439,11 @@ mod tests {
         let mut items = items();
         items.heard(&segment("One.", 0, 400), false, false);
         assert_eq!(items.clear(FramePos(600))["type"], "input_audio_buffer.cleared");
-        assert!(!items.has_audio(FramePos(600)) && items.failed("x").is_empty());
+        assert!(!items.has_audio(FramePos(600)) && items.failed("server_error", None, "x").is_empty());
         items.commit(FramePos(700), false);
         items.heard(&segment("Two.", 600, 700), false, false);
         items.partial(&partial("three", 700, 800), true);
-        let failed = items.failed("the recogniser failed");
+        let failed = items.failed("server_error", None, "the recogniser failed");
         assert_eq!(kinds(&failed), ["failed"]);
         assert_eq!(failed[0]["error"]["message"], "the recogniser failed");
     }
