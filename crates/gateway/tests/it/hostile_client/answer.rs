@@ -132,6 +132,22 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    /// Reads up to the end of a line, which may be longer than those of an answer.
+    pub(super) async fn until_newline(&mut self) -> Result<Vec<u8>, End> {
+        loop {
+            if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+                return Ok(self.bytes.drain(..=end).collect());
+            }
+            if self.is_empty() {
+                if !self.more().await? {
+                    return Err(End::Closed);
+                }
+            } else {
+                self.need_more().await?;
+            }
+        }
+    }
+
     pub(super) async fn exactly(&mut self, length: usize) -> Result<Vec<u8>, End> {
         while self.bytes.len() < length {
             self.need_more().await?;
@@ -173,6 +189,8 @@ impl Answer {
         let body: Value =
             serde_json::from_slice(&self.body).map_err(|error| format!("{error}: {}", text()))?;
         let message = body["error"]["message"].as_str().or_else(|| body["error_description"].as_str());
+        // Deepgram's errors are no objects within an object.
+        let message = message.or_else(|| body["message"].as_str());
         match message {
             _ if self.status < 400 => Ok(()),
             Some(message) if !message.is_empty() && !message.contains('\n') => Ok(()),

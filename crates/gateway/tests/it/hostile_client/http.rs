@@ -19,9 +19,13 @@ const TOO_LONG: usize = 100 * 1024;
 
 /// Sends the requests generated from `seed` on one connection, all at once, and reads the answers until the
 /// connection ends. The answered requests, all of them mutated, are the inputs in the tally.
-pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> {
+pub(super) async fn converse(
+    world: &World,
+    seed: u64,
+    request: fn(&World, &mut Random) -> Request,
+) -> Result<Tally, String> {
     let mut dice = Random::seeded(seed);
-    let mut requests: Vec<Request> = (0..1 + dice.below(24)).map(|_| world.request(&mut dice)).collect();
+    let mut requests: Vec<Request> = (0..1 + dice.below(24)).map(|_| request(world, &mut dice)).collect();
     for request in &mut requests {
         for _ in 0..1 + dice.below(8) / 6 {
             mutate(request, &mut dice);
@@ -30,7 +34,7 @@ pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> 
     let mut sent: Vec<u8> = requests.iter().flat_map(|request| request.encode(&mut dice)).collect();
     // A request with wrong framing can only be the last one.
     let (last, is_whole) = match dice.below(2) {
-        0 => wild(world.request(&mut dice), &mut dice),
+        0 => wild(request(world, &mut dice), &mut dice),
         _ => (Vec::new(), false),
     };
     let is_wild = !last.is_empty();
@@ -109,7 +113,7 @@ async fn answers(
 
 impl World {
     /// Returns a well-formed request. Most are answered with a success, if no limit is reached.
-    fn request(&self, dice: &mut Random) -> Request {
+    pub(super) fn request(&self, dice: &mut Random) -> Request {
         let token = &self.tokens[0];
         let get = |target: &str| Request::new("GET", target);
         let post = |target: &str| Request::new("POST", target);

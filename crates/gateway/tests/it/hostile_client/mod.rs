@@ -5,12 +5,16 @@
 //! task and every descriptor belongs to the gateway or to its hostile clients.
 
 mod answer;
+mod dialect_requests;
+mod dialect_sockets;
 mod frames;
 mod http;
 mod mutation;
+mod player;
 mod request;
 mod script;
 mod socket;
+mod wyoming;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -29,9 +33,10 @@ use tokio::time::Instant;
 use voxline::auth::{AccessToken, Credentials, TokenGeneration};
 use voxline::decode::panic_is_caught;
 use voxline_gateway::authority::{NewClient, Terms};
-use voxline_gateway::{ChunkedOptions, ConnectionOptions, Options};
+use voxline_gateway::{ChunkedOptions, ConnectionOptions, OpenAccess, Options, WyomingAddress};
 use voxline_testing::DigestRecognizer;
 
+use self::dialect_sockets::Dialect;
 use self::request::Request;
 use self::socket::Known;
 use crate::stream::{audio, digest};
@@ -51,6 +56,8 @@ const CLIENTS: u64 = 6;
 /// before.
 const MUTATIONS: u64 = 20_000;
 const BATCH: u64 = 5_000;
+/// Number of inputs of each dialect in an ordinary run.
+const DIALECT_MUTATIONS: u64 = 1_000;
 /// Largest size of the heap of clients and gateway together. One damaged recording may need 64 MiB by the
 /// bounds of `front_end::hostile`, two are decoded at once on two threads, and 20 MB may be announced and
 /// read.
@@ -71,6 +78,11 @@ static PANICS: AtomicU64 = AtomicU64::new(0);
 enum Surface {
     Http,
     Socket,
+    /// Requests of dialects.
+    Requests,
+    /// A dialect on WebSockets.
+    Dialect(Dialect),
+    Wyoming,
 }
 
 impl Surface {
@@ -78,6 +90,20 @@ impl Surface {
         match self {
             Surface::Http => "hostile_client::mutated_requests_are_answered",
             Surface::Socket => "hostile_client::mutated_frames_are_answered_or_close_the_socket",
+            Surface::Requests => "hostile_client::mutated_dialects_requests",
+            Surface::Dialect(Dialect::Deepgram) => "hostile_client::mutated_dialects_deepgram",
+            Surface::Dialect(Dialect::Realtime) => "hostile_client::mutated_dialects_realtime",
+            Surface::Dialect(Dialect::Vosk) => "hostile_client::mutated_dialects_vosk",
+            Surface::Dialect(Dialect::Jambonz) => "hostile_client::mutated_dialects_jambonz",
+            Surface::Wyoming => "hostile_client::mutated_dialects_wyoming",
+        }
+    }
+
+    /// Returns the number of inputs of a run.
+    fn inputs(self) -> u64 {
+        match self {
+            Surface::Http | Surface::Socket => knob("VOXLINE_MUTATIONS").unwrap_or(MUTATIONS),
+            _ => knob("VOXLINE_DIALECT_MUTATIONS").unwrap_or(DIALECT_MUTATIONS),
         }
     }
 }
@@ -98,6 +124,37 @@ fn mutated_frames_are_answered_or_close_the_socket() {
     alone(Surface::Socket);
 }
 
+/// `VOXLINE_DIALECT_MUTATIONS` is the number of inputs of each dialect. 200,000 of each are `./dev prove dialects`.
+#[test]
+fn mutated_dialects_requests() {
+    alone(Surface::Requests);
+}
+
+#[test]
+fn mutated_dialects_deepgram() {
+    alone(Surface::Dialect(Dialect::Deepgram));
+}
+
+#[test]
+fn mutated_dialects_realtime() {
+    alone(Surface::Dialect(Dialect::Realtime));
+}
+
+#[test]
+fn mutated_dialects_vosk() {
+    alone(Surface::Dialect(Dialect::Vosk));
+}
+
+#[test]
+fn mutated_dialects_jambonz() {
+    alone(Surface::Dialect(Dialect::Jambonz));
+}
+
+#[test]
+fn mutated_dialects_wyoming() {
+    alone(Surface::Wyoming);
+}
+
 /// Runs the attack in a process of its own.
 #[allow(clippy::disallowed_methods, reason = "tells the process that is started what it is for")]
 #[allow(clippy::print_stdout, reason = "the figures are what a long run is for")]
@@ -110,10 +167,6 @@ fn alone(surface: Surface) {
     let ran = command.output().unwrap();
     println!("{}", String::from_utf8_lossy(&ran.stdout));
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-}
-
-fn mutations() -> u64 {
-    knob("VOXLINE_MUTATIONS").unwrap_or(MUTATIONS)
 }
 
 #[allow(clippy::print_stdout, reason = "the figures are what a long run is for")]
@@ -142,7 +195,7 @@ fn count_panics() {
 async fn attack(surface: Surface) -> Report {
     let world = Arc::new(World::start().await);
     let tasks = Handle::current().metrics().num_alive_tasks();
-    let (seeds, wanted) = (Arc::new(AtomicU64::new(random::seed())), mutations());
+    let (seeds, wanted) = (Arc::new(AtomicU64::new(random::seed())), surface.inputs());
     let started = Instant::now();
     let mut report = Report::default();
     let mut first = None;
@@ -180,8 +233,11 @@ async fn client(world: Arc<World>, surface: Surface, seeds: Arc<AtomicU64>, want
         let seed = seeds.fetch_add(1, Relaxed);
         let started = Instant::now();
         let done = match surface {
-            Surface::Http => http::converse(&world, seed).await,
+            Surface::Http => http::converse(&world, seed, World::request).await,
             Surface::Socket => socket::converse(&world, seed).await,
+            Surface::Requests => http::converse(&world, seed, dialect_requests::request).await,
+            Surface::Dialect(dialect) => dialect_sockets::converse(&world, dialect, seed).await,
+            Surface::Wyoming => wyoming::converse(&world, seed).await,
         };
         let lasted = (started.elapsed(), seed);
         match done {
@@ -274,6 +330,7 @@ impl World {
             max_failures: 0,
             max_sessions: 5_000,
             demo: true,
+            open: Some(OpenAccess { project: "test".to_owned(), networks: OpenAccess::loopback() }),
             // For requests that break off at a point where the gateway can't tell.
             connections: ConnectionOptions {
                 header_timeout: Duration::from_secs(3),
@@ -289,7 +346,8 @@ impl World {
             },
             ..Options::default()
         };
-        let setup = Setup { voices: Tone::voices(), options, ..Setup::default() };
+        let wyoming = Some(WyomingAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+        let setup = Setup { voices: Tone::voices(), options, wyoming, ..Setup::default() };
         let server = Server::with(recognizer.clone(), setup).await;
         let authority = server.gateway.authority();
         authority.create_project("other").unwrap();

@@ -162,7 +162,7 @@ fn twisted(world: &World, project: usize, frame: Frame, at: u64, dice: &mut Rand
 }
 
 /// Encodes a frame in fragments, some of them empty, with pings between them.
-fn fragmented(frame: &Frame, dice: &mut Random) -> Vec<u8> {
+pub(super) fn fragmented(frame: &Frame, dice: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = frame.payload.clone();
     let mut opcode = frame.opcode;
@@ -179,7 +179,6 @@ fn fragmented(frame: &Frame, dice: &mut Random) -> Vec<u8> {
 
 /// Returns a frame that the gateway can't accept. Some of them may turn out to be harmless.
 fn fatal(frame: Frame, at: u64, dice: &mut Random) -> Step {
-    let mut swallows = false;
     let mut is_refused = false;
     let mut frame = frame;
     let bytes = match dice.below(21) {
@@ -194,46 +193,11 @@ fn fatal(frame: Frame, at: u64, dice: &mut Random) -> Step {
             damage(&mut frame.payload, dice);
             frame.encode()
         }
-        4 => Frame { opcode: frame.opcode ^ 3, ..frame }.encode(),
-        5 => Frame { opcode: 3 + dice.below(13) as u8, ..frame }.encode(),
-        6 => Frame { reserved: 1 + dice.below(7) as u8, ..frame }.encode(),
-        7 => {
-            swallows = true;
-            Frame { mask: None, ..frame }.encode()
-        }
-        8 => {
-            swallows = true;
-            let claimed = [0, 7, 1 << 20, 1 << 31, 1 << 62, 1 << 63, u64::MAX][dice.below(7)];
-            Frame { length: Length::Claimed(claimed), ..frame }.encode()
-        }
-        9 => {
+        4 => {
             let too_big = [129 * 1024, 256 * 1024, 300 * 1024][dice.below(3)];
             audio(at, too_big / 2, dice).encode()
         }
-        10 => Frame { opcode: CONTINUATION, ..frame }.encode(),
-        11 => Frame { is_last: false, ..frame }.encode(),
-        12 => {
-            let opcode = [CLOSE, PING, PONG][dice.below(3)];
-            Frame {
-                is_last: dice.below(2) == 0,
-                ..Frame::new(opcode, vec![b'x'; 126 + dice.below(500)], dice)
-            }
-            .encode()
-        }
-        13 => closing(dice).encode(),
-        14 => {
-            swallows = true;
-            let mut bytes = frame.encode();
-            damage(&mut bytes, dice);
-            bytes
-        }
-        15 => {
-            swallows = true;
-            let mut bytes = frame.encode();
-            bytes.truncate(dice.below(bytes.len()));
-            bytes
-        }
-        16 => {
+        5 => {
             let messages = [
                 json!({ "type": "start", "sample_rate": 16_000 }),
                 json!({ "type": "resume", "session": "s", "resume_key": "k", "finals_seen": 0 }),
@@ -246,22 +210,66 @@ fn fatal(frame: Frame, at: u64, dice: &mut Random) -> Step {
             let message = &messages[dice.below(messages.len())];
             Frame::new(TEXT, message.to_string(), dice).encode()
         }
-        17 => {
+        6 => {
             let text = rewritten(&json!({ "type": "gap", "from": at, "to": at }), dice);
             Frame::new(TEXT, text, dice).encode()
         }
-        19 => {
+        7 => {
             // So much audio can't have come, whatever was sent before.
             is_refused = true;
             let finish = json!({ "type": "finish", "through": u64::MAX - dice.below(1_000) as u64 });
             Frame::new(TEXT, finish.to_string(), dice).encode()
         }
-        18 => audio(at + 1 + dice.below(1_000_000) as u64, 10, dice).encode(),
+        8 => audio(at + 1 + dice.below(1_000_000) as u64, 10, dice).encode(),
+        _ => return misframed(frame, dice),
+    };
+    Step { bytes, is_mutated: true, may_swallow: false, is_refused }
+}
+
+/// Returns a frame with wrong framing, whatever its payload is.
+pub(super) fn misframed(frame: Frame, dice: &mut Random) -> Step {
+    let mut swallows = false;
+    let bytes = match dice.below(12) {
+        0 => Frame { opcode: frame.opcode ^ 3, ..frame }.encode(),
+        1 => Frame { opcode: 3 + dice.below(13) as u8, ..frame }.encode(),
+        2 => Frame { reserved: 1 + dice.below(7) as u8, ..frame }.encode(),
+        3 => {
+            swallows = true;
+            Frame { mask: None, ..frame }.encode()
+        }
+        4 => {
+            swallows = true;
+            let claimed = [0, 7, 1 << 20, 1 << 31, 1 << 62, 1 << 63, u64::MAX][dice.below(7)];
+            Frame { length: Length::Claimed(claimed), ..frame }.encode()
+        }
+        5 => Frame { opcode: CONTINUATION, ..frame }.encode(),
+        6 => Frame { is_last: false, ..frame }.encode(),
+        7 => {
+            let opcode = [CLOSE, PING, PONG][dice.below(3)];
+            Frame {
+                is_last: dice.below(2) == 0,
+                ..Frame::new(opcode, vec![b'x'; 126 + dice.below(500)], dice)
+            }
+            .encode()
+        }
+        8 => closing(dice).encode(),
+        9 => {
+            swallows = true;
+            let mut bytes = frame.encode();
+            damage(&mut bytes, dice);
+            bytes
+        }
+        10 => {
+            swallows = true;
+            let mut bytes = frame.encode();
+            bytes.truncate(dice.below(bytes.len()));
+            bytes
+        }
         _ => {
             // The effect of random bytes is unknown.
             swallows = true;
             (0..dice.below(300)).map(|_| dice.next() as u8).collect()
         }
     };
-    Step { bytes, is_mutated: true, may_swallow: swallows, is_refused }
+    Step { bytes, is_mutated: true, may_swallow: swallows, is_refused: false }
 }
