@@ -195,7 +195,9 @@ impl Block {
             }
             for (key, values) in values.as_chunks::<HEAD>().0.iter().enumerate() {
                 let weights = load(isa, &self.scores[key * self.size..]);
-                for (sums, value) in sums.iter_mut().zip(&values[tile * TILE..]) {
+                // Of a slice of unknown length, the sums would be kept in memory, at half the speed.
+                let values = &values.as_chunks::<TILE>().0[tile];
+                for (sums, value) in sums.iter_mut().zip(values) {
                     let factor = floats.splat(*value);
                     for (sum, weight) in sums.iter_mut().zip(weights) {
                         *sum = floats.mul_add(weight, factor, *sum);
