@@ -185,6 +185,12 @@ impl Recognizer for Whisper {
         Some(if is_together { recording::LONGEST_PENDING } else { Endpointer::LONGEST_PENDING })
     }
 
+    fn batch_frames(&self, request: &RecognitionRequest) -> Option<u64> {
+        let windows = hearing::side_by_side(&self.shared.model) as u64;
+        let is_batched = Whisper::hears_together(request) && windows > 1;
+        is_batched.then_some(windows * recording::USUAL_EXTENT)
+    }
+
     fn real_time_factor(&self) -> Option<f64> {
         let Shared { model, pools, .. } = &*self.shared;
         let exercise = |kernels: &mut Kernels| {

@@ -24,6 +24,9 @@ use voxline::vad::HOP;
 /// [`LONGEST`] frames at most, and the pauses between them the rest.
 const EXTENT: u64 = 50 * RECOGNIZER_RATE as u64;
 
+/// Usual time from the beginning of a window to its end, in frames: 30 s.
+pub(super) const USUAL_EXTENT: u64 = 30 * RECOGNIZER_RATE as u64;
+
 /// Most frames that a stream leaves without a segment while it waits for more: a window, and an incomplete
 /// hop.
 pub(super) const LONGEST_PENDING: u64 = EXTENT + 2 * HOP as u64;
