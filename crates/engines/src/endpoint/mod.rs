@@ -1,7 +1,8 @@
 //! Endpointing: detection of the start and the end of utterances.
 //!
-//! The stream is judged in hops of 16 ms, counted from its start (or the last flush), so the decisions do
-//! not depend on how the samples are pushed.
+//! The stream is judged in hops of 16 ms, so the decisions do not depend on how the samples are pushed. At the
+//! end of each span the endpointer begins anew: it forgets all before, and judges once more the samples that it
+//! has judged beyond. So the spans of a stream that begins at the end of a span are those of the whole stream.
 
 mod utterance;
 
@@ -166,11 +167,6 @@ impl Endpointer {
         } else if end > self.reported {
             self.silence(end, &mut spans);
         }
-        self.forget(end);
-        self.judged = end;
-        self.recent.clear();
-        self.detector.reset();
-        self.modulation.reset();
         spans
     }
 
@@ -202,6 +198,15 @@ impl Endpointer {
             self.kept.drain(..self.index(position));
             self.kept_from = position;
         }
+    }
+
+    /// Begins anew at the end of a span.
+    fn begin_at(&mut self, end: FramePos) {
+        self.forget(end);
+        (self.judged, self.reported) = (end, end);
+        self.recent.clear();
+        self.detector.reset();
+        self.modulation.reset();
     }
 
     /// Judges the next hop, which must be complete.
@@ -242,7 +247,7 @@ impl Endpointer {
             let start = FramePos((self.judged.0 - hops * HOP as u64).saturating_sub(PRE_ROLL));
             let start = start.max(self.reported).max(self.kept_from);
             if start.0 >= self.reported.0 + REPORT_PAUSE {
-                self.silence(start, spans);
+                return self.silence(start, spans);
             }
             self.forget(start);
             self.recent.clear();
@@ -271,8 +276,6 @@ impl Endpointer {
         } else if self.judged - start >= LONGEST - HOP as u64 {
             let back = utterance.cut_back();
             let cut = FramePos(self.judged.0 - (back * HOP) as u64);
-            let rest = utterance.split_off(back, cut);
-            self.open = Some(rest);
             self.report(cut, start.to(cut), &utterance, spans);
         } else {
             self.open = Some(utterance);
@@ -287,14 +290,13 @@ impl Endpointer {
             let pcm = self.kept.range(self.index(heard.start)..self.index(heard.end)).copied().collect();
             let (range, lively) = (self.reported.to(end), utterance.lively_frames().min(heard.len()));
             spans.push(Span::Speech { range, start: heard.start, pcm, lively });
-            self.reported = end;
+            self.begin_at(end);
         }
-        self.forget(end);
     }
 
     fn silence(&mut self, end: FramePos, spans: &mut Vec<Span>) {
         spans.push(Span::Silence { range: self.reported.to(end) });
-        self.reported = end;
+        self.begin_at(end);
     }
 }
 

@@ -155,3 +155,27 @@ fn splits_do_not_matter() {
     assert!(whole.len() > 2);
     assert!(whole == run(&[160]) && whole == run(&[1, 999, 7]), "another split gave other spans");
 }
+
+/// A session that begins anew at a final has no audio before it.
+#[test]
+fn an_endpointer_begun_at_the_end_of_a_span_finds_the_spans_that_follow() {
+    let mut audio = vec![0; 16_000 * 11 + 77];
+    audio.extend(babble(40_000));
+    audio.extend(vec![3; 12_345]);
+    audio.extend(babble(16_000 * 60));
+    audio.extend(vec![0; 16_000]);
+    audio.extend((0..30_000).map(|i| ((i as f32 * 0.17).sin() * 8_000.0) as i16));
+    let run = |origin: usize| {
+        let mut endpointer = Endpointer::starting_at(FramePos(origin as u64));
+        let mut spans = endpointer.push(&audio[origin..]);
+        spans.extend(endpointer.flush());
+        spans
+    };
+    let whole = run(0);
+    let speech = whole.iter().filter(|span| matches!(span, Span::Speech { .. })).count();
+    assert!(speech >= 4 && whole.len() > speech + 2, "{:?}", ends(&whole));
+    for (at, range) in ends(&whole).into_iter().enumerate() {
+        let rest = run(range.end.0 as usize);
+        assert!(rest == whole[at + 1..], "{at}: {:?}, not {:?}", ends(&rest), ends(&whole[at + 1..]));
+    }
+}
