@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
 use super::message_rate_limiter::{CONTROL_BURST, CONTROL_RATE};
-use super::session_job::SessionJob;
+use super::session_job::{SessionJob, batch_frames};
 use super::state::{SessionState, SharedState};
 use crate::authority::{Exhausted, Identity, RESUME_PREFIX, new_id, random_secret};
 use crate::scheduler::{self, JobHandle, Priority, Scheduler};
@@ -181,7 +181,7 @@ impl Session {
             .map_err(|error| StartError::Unsupported(error.to_string()))?;
         let longest = recognizer.longest_pending(&options);
         let max_unfinal = longest.map(|frames| at_session_rate(frames, sample_rate));
-        let batch = recognizer.batch_frames(&options).unwrap_or(0);
+        let batch = batch_frames(&**recognizer, &options, sample_rate);
         let hold = (HOLD_SECONDS * u64::from(sample_rate)).saturating_add(batch);
         let job = SessionJob::new(
             recognizer.clone(),

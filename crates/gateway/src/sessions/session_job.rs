@@ -9,7 +9,7 @@ use super::timeline::RecognitionTimeline;
 use crate::metrics::Metrics;
 use crate::scheduler::{self, Job, Next, Priority};
 use voxline::audio::{FRAME_BYTES, FramePos, FrameRange};
-use voxline::engine::{EngineError, PartialResult, RecognitionRequest, Recognizer, Segment};
+use voxline::engine::{EngineError, PartialResult, RECOGNIZER_RATE, RecognitionRequest, Recognizer, Segment};
 use voxline::error::chain;
 use voxline::protocol::{Final, Latency, MAX_CONTEXT_BYTES};
 
@@ -42,8 +42,7 @@ enum Input {
     Audio,
     /// A flush: likewise.
     Flush,
-    /// The audio that the resampler held, before the end of the stream.
-    Rest(StreamEnd),
+    /// The end of the stream.
     End(StreamEnd),
 }
 
@@ -67,9 +66,8 @@ impl SessionJob {
         state: Arc<SharedState>,
         metrics: Arc<Metrics>,
     ) -> Result<SessionJob, EngineError> {
-        let timeline = RecognitionTimeline::new(recognizer.start(&options)?, sample_rate, origin)?;
-        // As many frames at any rate, so that a session takes the same memory.
-        let frames = recognizer.batch_frames(&options).unwrap_or(0);
+        let timeline = RecognitionTimeline::new(&recognizer, &options, sample_rate, origin)?;
+        let frames = batch_frames(&*recognizer, &options, sample_rate);
         let batch = usize::try_from(frames).unwrap_or(usize::MAX).saturating_mul(FRAME_BYTES);
         Ok(SessionJob {
             recognizer,
@@ -147,29 +145,19 @@ impl SessionJob {
                 (Input::Audio, self.timeline.feed(&pcm)?)
             }
             RecognizerInput::Flush => (Input::Flush, self.timeline.begin_flush()?),
-            RecognizerInput::Gap(to) => self.begin_end(StreamEnd::Gap(to))?,
-            RecognizerInput::Finish => self.begin_end(StreamEnd::Finish)?,
+            RecognizerInput::Gap(to) => (Input::End(StreamEnd::Gap(to)), self.timeline.begin_flush()?),
+            RecognizerInput::Finish => (Input::End(StreamEnd::Finish), self.timeline.begin_flush()?),
         };
         self.input = Some(input);
         self.take(input, segments);
         Ok(())
     }
 
-    /// Gives the recogniser the last audio of a stream; if it works on batches, its end along with it.
-    fn begin_end(&mut self, end: StreamEnd) -> Result<(Input, Vec<Segment>), EngineError> {
-        let mut segments = self.timeline.drain()?;
-        if self.batch == 0 {
-            return Ok((Input::Rest(end), segments));
-        }
-        segments.extend(self.timeline.begin_flush()?);
-        Ok((Input::End(end), segments))
-    }
-
     fn take(&mut self, input: Input, segments: Vec<Segment>) {
         match input {
             Input::Audio | Input::Flush => self.post_finals(segments),
             // The last segment of a stream is extended at its end.
-            Input::Rest(_) | Input::End(_) => {
+            Input::End(_) => {
                 self.last.extend(segments);
                 let last = self.last.split_off(self.last.len().saturating_sub(1));
                 let segments = std::mem::replace(&mut self.last, last);
@@ -189,11 +177,6 @@ impl SessionJob {
                     let finals = state.results.count();
                     state.results.flush_ends.push_back(finals);
                 });
-            }
-            Input::Rest(end) => {
-                let segments = self.timeline.begin_flush()?;
-                self.input = Some(Input::End(end));
-                self.take(Input::End(end), segments);
             }
             Input::End(StreamEnd::Gap(to)) => self.skip(to)?,
             Input::End(StreamEnd::Finish) => {
@@ -242,8 +225,7 @@ impl SessionJob {
     /// Begins a new stream at `to`: an utterance doesn't continue across a gap.
     fn skip(&mut self, to: FramePos) -> Result<(), EngineError> {
         let segments = self.close();
-        self.timeline =
-            RecognitionTimeline::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
+        self.timeline = RecognitionTimeline::new(&self.recognizer, &self.options, self.sample_rate, to)?;
         self.state.post(|state| {
             self.add_finals(state, segments);
             let gap = state.input.gaps.pop_front();
@@ -326,6 +308,17 @@ impl SessionJob {
     fn seconds(&self, frames: u64) -> f64 {
         frames as f64 / f64::from(self.sample_rate)
     }
+}
+
+/// Returns the number of frames that the recogniser of a session is given, if they are there, before it works on
+/// them. Where audio is resampled, its stream begins anew at each final, and what it had heard beyond would be
+/// lost.
+pub(crate) fn batch_frames(
+    recognizer: &dyn Recognizer,
+    request: &RecognitionRequest,
+    sample_rate: u32,
+) -> u64 {
+    if sample_rate == RECOGNIZER_RATE { recognizer.batch_frames(request).unwrap_or(0) } else { 0 }
 }
 
 impl Job for SessionJob {

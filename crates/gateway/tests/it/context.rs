@@ -110,11 +110,11 @@ impl Journal for Mortal {
     }
 }
 
-/// Runs the session in the spool at `path` against a new gateway, up to its end or until `lives` more final
-/// results are recorded. Returns all texts recorded so far, and whether the session has ended.
-async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
+/// Runs the session in the spool at `path`, of this sample rate, against a new gateway, up to its end or until
+/// `lives` more final results are recorded. Returns all texts recorded so far, and whether the session has ended.
+async fn go_on(path: &Path, pcm: &[i16], sample_rate: u32, lives: usize) -> (Vec<String>, bool) {
     let server = server(LONGEST).await;
-    let head = Head { sample_rate: 16_000, identity: "a call".to_owned(), service: String::new() };
+    let head = Head { sample_rate, identity: "a call".to_owned(), service: String::new() };
     let opened = Spool::open(path, &head, 960_000, Fsync::Never).unwrap();
     let Opened { mut writer, mut reader, log, recovered, spool: _spool } = opened;
     chunks(pcm).chain([Feed::End]).for_each(|feed| writer.push(&feed).unwrap());
@@ -129,7 +129,7 @@ async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
         }
     };
     let (connector, tokens) = (WebSocketConnector::new(server.endpoint()).unwrap(), server.tokens());
-    let (settings, checkpoint) = (Settings::new(16_000).with_seed(0), recovered.checkpoint);
+    let (settings, checkpoint) = (Settings::new(sample_rate).with_seed(0), recovered.checkpoint);
     // The receiver of events is dropped: the test reads the journal.
     let (events, _) = mpsc::channel(4);
     let running = Session::new(&connector, &tokens, settings)
@@ -160,13 +160,16 @@ fn text_of(event: &TranscriptEvent) -> Option<String> {
 async fn a_session_that_begins_anew_at_every_final_gives_the_undisturbed_text() {
     let directory = tempfile::tempdir().unwrap();
     let pcm = noise(10 * SEGMENT + 1_000);
-    let (undisturbed, ended) = go_on(&directory.path().join("undisturbed"), &pcm, usize::MAX).await;
-    assert!(ended && undisturbed.len() == 11, "{undisturbed:?}");
-    let path = directory.path().join("disturbed");
-    for finals in 1..=11 {
-        let (texts, ended) = go_on(&path, &pcm, 1).await;
-        assert_eq!(texts, undisturbed[..finals]);
-        assert_eq!(ended, finals == 11);
+    // At the other rates audio is resampled, of which no sample may depend on those before a final.
+    for (rate, count) in [(16_000, 11), (8_000, 21), (44_100, 4)] {
+        let path = |name: &str| directory.path().join(format!("{name} {rate}"));
+        let (undisturbed, ended) = go_on(&path("undisturbed"), &pcm, rate, usize::MAX).await;
+        assert!(ended && undisturbed.len() == count, "{rate} Hz: {undisturbed:?}");
+        for finals in 1..=count {
+            let (texts, ended) = go_on(&path("disturbed"), &pcm, rate, 1).await;
+            assert_eq!(texts, undisturbed[..finals], "{rate} Hz");
+            assert_eq!(ended, finals == count, "{rate} Hz");
+        }
     }
 }
 

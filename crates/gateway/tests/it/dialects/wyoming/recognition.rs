@@ -132,7 +132,9 @@ async fn language_and_terms_reach_the_recogniser() {
 
 #[tokio::test]
 async fn audio_of_any_rate_and_several_channels_is_heard() {
-    let (server, recognizer) = digesting().await;
+    // Where audio is resampled, each final begins a stream: these have no final before their end.
+    let recognizer = Arc::new(DigestRecognizer::new(5 * SEGMENT));
+    let server = served(recognizer.clone(), open()).await;
     let pcm = noise(3_000);
     let stereo: Vec<u8> =
         pcm.iter().flat_map(|sample| [sample.to_le_bytes(), sample.to_le_bytes()].concat()).collect();
@@ -147,11 +149,12 @@ async fn audio_of_any_rate_and_several_channels_is_heard() {
     peer.hear("transcript-stop").await;
     for rate in [8_000, 44_100, 48_000] {
         let format = json!({ "rate": rate, "width": 2, "channels": 1 });
+        let before = recognizer.recordings().len();
         peer.say("audio-start", &format).await;
         peer.say_with("audio-chunk", &format, &vec![1; 2 * rate]).await;
         peer.say("audio-stop", &json!({})).await;
         peer.until("transcript-stop").await;
-        let frames = recognizer.recordings().last().unwrap().len();
+        let frames = recognizer.recordings()[before].len();
         assert!(frames.abs_diff(16_000) <= 16, "{frames} frames of a second at {rate} Hz");
     }
     server.stop().await;
