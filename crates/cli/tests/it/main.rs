@@ -22,6 +22,7 @@ mod gateway_tls;
 mod imports;
 mod languages;
 mod models;
+mod recognition_kills;
 mod refusals;
 mod residence;
 mod sdks;

@@ -71,6 +71,13 @@ impl Serving {
         }
     }
 
+    /// Kills the process with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "the gateway ended by itself");
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Tells the process to stop and waits for it. Returns its exit status and the rest of its log.
     pub(crate) fn stop(mut self) -> (ExitStatus, Vec<String>) {
         self.signal("TERM");
