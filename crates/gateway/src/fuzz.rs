@@ -40,14 +40,14 @@ pub fn jambonz_message(text: &str) {
     drop(jambonz::messages::parse(text));
 }
 
-/// Parses events of OpenAI's Realtime API, one in each line, and applies the settings that they carry. Settings
-/// that are accepted are told, and told settings are accepted.
+/// Parses events of OpenAI's Realtime API, one in each line, and applies the settings that they carry.
+/// Settings that are accepted are told, and told settings are accepted.
 pub fn openai_realtime(text: &str) {
     realtime::apply(text.lines());
 }
 
-/// Decodes a stream of Wyoming events, whose first byte tells how it is cut, and reads their data. A stream has
-/// the same events however it is cut.
+/// Decodes a stream of Wyoming events, whose first byte tells how it is cut, and reads their data. A stream
+/// has the same events however it is cut.
 pub fn wyoming_stream(input: &[u8]) {
     let Some((&cut, stream)) = input.split_first() else { return };
     let pieces = wyoming_pieces(stream, usize::from(cut).max(1));

@@ -110,8 +110,8 @@ pub struct UsageEntry {
     pub today: Amount,
     /// Total usage.
     pub total: Amount,
-    /// Total usage by API: `stream`, `chunks`, `asr`, `tts`, or the name of a dialect. Usage of a store that an
-    /// earlier version wrote is in none of them.
+    /// Total usage by API: `stream`, `chunks`, `asr`, `tts`, or the name of a dialect. Usage of a store that
+    /// an earlier version wrote is in none of them.
     #[serde(default)]
     pub apis: BTreeMap<String, Amount>,
     /// Time of the last use.

@@ -68,8 +68,8 @@ impl Meter {
 }
 
 impl Authority {
-    /// Charges `amount` to the token's holder, and records it for `api`, one of the gateway's APIs. Nothing is
-    /// charged if a budget doesn't cover all of it.
+    /// Charges `amount` to the token's holder, and records it for `api`, one of the gateway's APIs. Nothing
+    /// is charged if a budget doesn't cover all of it.
     ///
     /// # Errors
     /// Returns [`Exhausted`] if a budget doesn't cover `amount`.

@@ -31,8 +31,8 @@ pub(crate) enum LiveInput {
     Audio(Bytes),
     /// An event of the recognition with this number.
     Event(usize, LiveEvent),
-    /// The client has sent neither text nor audio for the time that the dialect allows, while it waited for no
-    /// result.
+    /// The client has sent neither text nor audio for the time that the dialect allows, while it waited for
+    /// no result.
     Idle,
     /// The gateway is about to stop. The audio should end here, so that its text still arrives.
     Drain,
@@ -83,8 +83,8 @@ impl<'a> LiveSocket<'a> {
         }
     }
 
-    /// Returns the socket of a dialect whose texts carry the audio. It counts the bytes of the audio, and limits
-    /// the other texts.
+    /// Returns the socket of a dialect whose texts carry the audio. It counts the bytes of the audio, and
+    /// limits the other texts.
     pub(crate) fn with_audio_in_texts(self) -> LiveSocket<'a> {
         LiveSocket { message_limiter: None, ..self }
     }

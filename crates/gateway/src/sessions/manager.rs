@@ -173,8 +173,8 @@ impl SessionManager {
         Ok(())
     }
 
-    /// Begins a session of `identity` for `api`, whoever feeds it. The session counts in the registry until it is
-    /// [removed](SessionRegistry::remove).
+    /// Begins a session of `identity` for `api`, whoever feeds it. The session counts in the registry until
+    /// it is [removed](SessionRegistry::remove).
     pub(crate) fn begin(
         &self,
         identity: &Identity,

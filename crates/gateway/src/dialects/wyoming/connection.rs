@@ -1,7 +1,7 @@
 //! A connection of the Wyoming protocol: one transcription or speech after the other.
 //!
-//! Clients wait for their answer alone, and take a close for a failure. So a failure is told by an `error`, and
-//! the connection is closed.
+//! Clients wait for their answer alone, and take a close for a failure. So a failure is told by an `error`,
+//! and the connection is closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,8 +186,8 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
         }
     }
 
-    /// Returns whether the client is expected to send something: whatever it wants while nothing is under way,
-    /// or else more audio, or more text.
+    /// Returns whether the client is expected to send something: whatever it wants while nothing is under
+    /// way, or else more audio, or more text.
     fn reads(&self) -> bool {
         let hears = self.hearing.as_ref();
         !self.has_ended

@@ -137,8 +137,9 @@ impl<Io: Connection> FrameSocket<Io> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what is queued, as long as the client takes it, and closes the connection. What the client still
-    /// sends is dropped for a moment: it would otherwise lose the last events to a reset of the connection.
+    /// Writes what is queued, as long as the client takes it, and closes the connection. What the client
+    /// still sends is dropped for a moment: it would otherwise lose the last events to a reset of the
+    /// connection.
     pub(super) async fn close(mut self) {
         let written = poll_fn(|cx| self.poll_write(cx)).await;
         if written.is_err() || self.io.shutdown().await.is_err() {

@@ -20,8 +20,8 @@ pub(super) enum Dialect {
 }
 
 /// Opens a socket of the dialect and sends the messages generated from `seed`, until the gateway closes it or
-/// all are sent. The tally counts as inputs the mutated addresses, and the mutated frames that the gateway has
-/// certainly read.
+/// all are sent. The tally counts as inputs the mutated addresses, and the mutated frames that the gateway
+/// has certainly read.
 pub(super) async fn converse(world: &World, dialect: Dialect, seed: u64) -> Result<Tally, String> {
     let mut dice = Random::seeded(seed);
     let mut tally = Tally::default();

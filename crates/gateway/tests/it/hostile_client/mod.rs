@@ -124,7 +124,8 @@ fn mutated_frames_are_answered_or_close_the_socket() {
     alone(Surface::Socket);
 }
 
-/// `VOXLINE_DIALECT_MUTATIONS` is the number of inputs of each dialect. 200,000 of each are `./dev prove dialects`.
+/// `VOXLINE_DIALECT_MUTATIONS` is the number of inputs of each dialect. 200,000 of each are `./dev prove
+/// dialects`.
 #[test]
 fn mutated_dialects_requests() {
     alone(Surface::Requests);

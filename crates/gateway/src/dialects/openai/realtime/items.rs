@@ -109,7 +109,8 @@ impl Item {
 enum Pending {
     /// The audio is this item.
     Item(Item),
-    /// Utterances are found in it, each of which is an item. What is left up to this position is the last one.
+    /// Utterances are found in it, each of which is an item. What is left up to this position is the last
+    /// one.
     Detected(FramePos),
 }
 
@@ -177,8 +178,8 @@ impl Items {
         events
     }
 
-    /// Takes a final. With `detects`, an utterance is an item of its own; otherwise it belongs to the audio up
-    /// to the next commit.
+    /// Takes a final. With `detects`, an utterance is an item of its own; otherwise it belongs to the audio
+    /// up to the next commit.
     pub(super) fn heard(&mut self, segment: &Final, ends_flush: bool, detects: bool) -> Vec<Value> {
         let end = match self.pending.front_mut() {
             Some(Pending::Item(item)) => {
@@ -232,8 +233,8 @@ impl Items {
         }
     }
 
-    /// Commits the audio up to `end`. Its text is complete with the next flush. With `detects`, the utterances
-    /// before come first, as items of their own.
+    /// Commits the audio up to `end`. Its text is complete with the next flush. With `detects`, the
+    /// utterances before come first, as items of their own.
     pub(super) fn commit(&mut self, end: FramePos, detects: bool) -> Vec<Value> {
         self.taken = end;
         if detects {

@@ -1,7 +1,7 @@
 //! The Realtime API of OpenAI for transcription, at `/v1/realtime`: a WebSocket with audio as base64 in JSON.
 //!
-//! - `messages`, `settings`, `fields`, `bad_event`: events of the client, the settings that they carry, in two
-//!   generations, and their errors.
+//! - `messages`, `settings`, `fields`, `bad_event`: events of the client, the settings that they carry, in
+//!   two generations, and their errors.
 //! - `items`, `deltas`: results as items of a conversation, and text that is told while it may still change.
 //! - `server`, `connection`: the upgrade, and the connection.
 

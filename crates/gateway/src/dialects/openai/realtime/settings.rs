@@ -139,8 +139,8 @@ impl Settings {
         request
     }
 
-    /// Returns the settings after an update, whose fields stand in the shape of either generation. Fields that
-    /// are left out keep their values, and `null` clears.
+    /// Returns the settings after an update, whose fields stand in the shape of either generation. Fields
+    /// that are left out keep their values, and `null` clears.
     ///
     /// # Errors
     /// Returns [`BadEvent`] with the first field that makes no sense.
@@ -294,8 +294,8 @@ fn server_vad() -> Map<String, Value> {
     defaults.as_object().cloned().unwrap_or_default()
 }
 
-/// Returns the turn detection after an update. Its numbers are checked and told, but where an utterance ends is
-/// what the recogniser finds.
+/// Returns the turn detection after an update. Its numbers are checked and told, but where an utterance ends
+/// is what the recogniser finds.
 fn turns(
     before: Option<&Map<String, Value>>,
     param: &str,
