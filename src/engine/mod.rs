@@ -120,8 +120,8 @@ pub trait Recognizer: Send + Sync {
 
     /// Returns the amount of audio that the stream of a request recognises together with the least effort, in
     /// frames at [`RECOGNIZER_RATE`]. A caller that has as much [`feed`](RecognizerStream::feed)s it before
-    /// the [`work`](RecognizerStream::work) on it; nobody waits for more audio to come. By default `None`: the
-    /// amount makes no difference.
+    /// the [`work`](RecognizerStream::work) on it; nobody waits for more audio to come. By default `None`:
+    /// the amount makes no difference.
     fn batch_frames(&self, _request: &RecognitionRequest) -> Option<u64> {
         None
     }

@@ -214,8 +214,8 @@ fn what_is_spoken_is_heard_again() {
 #[test]
 fn russian_is_spoken_by_festival_and_understood() {
     let place = Place::new();
-    // The voice cuts some words so badly that a change of the last bit makes others of them. Whisper is sure of
-    // each of these, by 0.9.
+    // The voice cuts some words so badly that a change of the last bit makes others of them. Whisper is sure
+    // of each of these, by 0.9.
     let sentence = "Подождите, пожалуйста, я скоро вернусь.";
     let spoken = place.run(&["speak", sentence, "-o", "speech.wav"]);
     assert_eq!(spoken.status.code(), Some(0), "{}", text(&spoken.stderr));

@@ -1,8 +1,9 @@
 //! Endpointing: detection of the start and the end of utterances.
 //!
-//! The stream is judged in hops of 16 ms, so the decisions do not depend on how the samples are pushed. At the
-//! end of each span the endpointer begins anew: it forgets all before, and judges once more the samples that it
-//! has judged beyond. So the spans of a stream that begins at the end of a span are those of the whole stream.
+//! The stream is judged in hops of 16 ms, so the decisions do not depend on how the samples are pushed. At
+//! the end of each span the endpointer begins anew: it forgets all before, and judges once more the samples
+//! that it has judged beyond. So the spans of a stream that begins at the end of a span are those of the
+//! whole stream.
 
 mod utterance;
 

@@ -69,8 +69,8 @@ struct Channel {
 }
 
 impl RecordingJob {
-    /// Creates the job that recognises `parts`, each of whose channels has one of `streams`. A stream works on
-    /// batches of so many samples. The job keeps `permits` until it ends.
+    /// Creates the job that recognises `parts`, each of whose channels has one of `streams`. A stream works
+    /// on batches of so many samples. The job keeps `permits` until it ends.
     pub(super) fn new(
         parts: Arc<PartQueue>,
         streams: Vec<Box<dyn RecognizerStream>>,
@@ -93,8 +93,8 @@ impl RecordingJob {
         }
     }
 
-    /// Does some of the work on the last batch, or gives the recogniser the next part of a channel. Returns the
-    /// request for the next turn; the recording is complete with [`Next::Over`].
+    /// Does some of the work on the last batch, or gives the recogniser the next part of a channel. Returns
+    /// the request for the next turn; the recording is complete with [`Next::Over`].
     fn advance(&mut self) -> Result<Next, ApiError> {
         if let Some(channel) = self.working {
             if let Some(segments) = self.channels[channel].stream.work().map_err(failed)? {

@@ -5,16 +5,17 @@
 //! the threads of the [`Scheduler`], takes its input from the [`SharedState`] and posts its results there,
 //! for the socket that has the session at the time.
 
+mod error;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
+pub(crate) use self::error::{AttachError, Rejection, StartError, Violation};
 use super::message_rate_limiter::{CONTROL_BURST, CONTROL_RATE};
 use super::session_job::{SessionJob, batch_frames};
 use super::state::{SessionState, SharedState};
@@ -43,49 +44,6 @@ const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 8_000..=48_000;
 /// Farthest position at which a session may start or a gap may end, in frames. Lengths can be added to such
 /// a position without overflow. At 48 kHz it takes three million years to get there.
 const FARTHEST: FramePos = FramePos(u64::MAX / 4);
-
-/// A breach of the protocol by the client, described for the client.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Violation(pub(crate) String);
-
-/// Reason why a session could not be started.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    #[error(transparent)]
-    Violation(#[from] Violation),
-    /// The client asked for something that this gateway doesn't support.
-    #[error("{0}")]
-    Unsupported(String),
-    #[error(transparent)]
-    Engine(EngineError),
-    #[error("no thread to recognise on")]
-    Thread(#[from] io::Error),
-}
-
-/// Reason why a session refuses a message of a socket.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Rejection {
-    /// The socket no longer has the session.
-    #[error("another socket has the session")]
-    Moved,
-    #[error("more than {CONTROL_RATE} control messages a second")]
-    Flood,
-    #[error(transparent)]
-    Violation(#[from] Violation),
-    /// The token has no audio left.
-    #[error(transparent)]
-    Exhausted(#[from] Exhausted),
-}
-
-/// Reason why a session can't be attached to a socket.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AttachError {
-    #[error("the session is over")]
-    Over,
-    #[error(transparent)]
-    Violation(#[from] Violation),
-}
 
 /// State of a session at the moment when it was attached to a socket.
 #[derive(Debug)]

@@ -310,9 +310,9 @@ impl SessionJob {
     }
 }
 
-/// Returns the number of frames that the recogniser of a session is given, if they are there, before it works on
-/// them. Where audio is resampled, its stream begins anew at each final, and what it had heard beyond would be
-/// lost.
+/// Returns the number of frames that the recogniser of a session is given, if they are there, before it works
+/// on them. Where audio is resampled, its stream begins anew at each final, and what it had heard beyond
+/// would be lost.
 pub(crate) fn batch_frames(
     recognizer: &dyn Recognizer,
     request: &RecognitionRequest,

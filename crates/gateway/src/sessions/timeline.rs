@@ -1,8 +1,9 @@
 //! A recogniser stream mapped onto a session's timeline: audio is resampled if the session has another
 //! rate, and positions are counted in the session's frames.
 //!
-//! A session that begins anew at a final has no audio before it, but a resampler's filter has, and blocks that
-//! began before. So where audio is resampled, stream and resampler begin anew at each final of every session.
+//! A session that begins anew at a final has no audio before it, but a resampler's filter has, and blocks
+//! that began before. So where audio is resampled, stream and resampler begin anew at each final of every
+//! session.
 
 use std::sync::Arc;
 
@@ -18,8 +19,8 @@ pub(crate) struct RecognitionTimeline {
     stream: Box<dyn RecognizerStream>,
     sample_rate: u32,
     resampling: Option<Resampling>,
-    /// Position of the stream's zero on the session's timeline: the session's start, or the end of a gap; where
-    /// audio is resampled, also the end of the last segment.
+    /// Position of the stream's zero on the session's timeline: the session's start, or the end of a gap;
+    /// where audio is resampled, also the end of the last segment.
     origin: FramePos,
     /// Position up to which audio was pushed, in the session's frames.
     pushed: FramePos,
@@ -143,8 +144,8 @@ impl RecognitionTimeline {
         self.final_ = self.pushed;
     }
 
-    /// Maps segments onto the session's timeline. Where audio is resampled, each segment but the first is of a
-    /// stream that begins at the end of the one before.
+    /// Maps segments onto the session's timeline. Where audio is resampled, each segment but the first is of
+    /// a stream that begins at the end of the one before.
     fn take(&mut self, mut segments: Vec<Segment>) -> Result<Vec<Segment>, EngineError> {
         if self.resampling.is_none() {
             segments.iter_mut().for_each(|segment| self.place(segment));

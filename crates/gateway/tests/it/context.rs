@@ -110,8 +110,9 @@ impl Journal for Mortal {
     }
 }
 
-/// Runs the session in the spool at `path`, of this sample rate, against a new gateway, up to its end or until
-/// `lives` more final results are recorded. Returns all texts recorded so far, and whether the session has ended.
+/// Runs the session in the spool at `path`, of this sample rate, against a new gateway, up to its end or
+/// until `lives` more final results are recorded. Returns all texts recorded so far, and whether the session
+/// has ended.
 async fn go_on(path: &Path, pcm: &[i16], sample_rate: u32, lives: usize) -> (Vec<String>, bool) {
     let server = server(LONGEST).await;
     let head = Head { sample_rate, identity: "a call".to_owned(), service: String::new() };

@@ -1,5 +1,5 @@
-//! A gateway with Whisper that is killed right after a final result: the session, begun anew at that final with
-//! its context, has the text that it would have had undisturbed.
+//! A gateway with Whisper that is killed right after a final result: the session, begun anew at that final
+//! with its context, has the text that it would have had undisturbed.
 //!
 //! `./dev prove kills` kills the gateway after each final of ten minutes, live and as a recording.
 
@@ -184,8 +184,8 @@ async fn a_live_session_whose_gateway_is_killed_after_a_final_has_the_undisturbe
     compare("live session", &mut random, Latency::Live).await;
 }
 
-/// One word is too little to tell Russian from Polish. After a sentence in Russian all words are Russian, unless
-/// the gateways in between have forgotten it.
+/// One word is too little to tell Russian from Polish. After a sentence in Russian all words are Russian,
+/// unless the gateways in between have forgotten it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_settled_language_outlives_a_killed_gateway_by_the_context_alone() {
     let mut pcm = Vec::new();
