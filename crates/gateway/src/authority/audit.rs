@@ -30,6 +30,12 @@ impl Audit {
         self.counters.minted.get_or_create(&[("kind", kind)]).inc();
     }
 
+    /// Records that a short-lived key was made with the token `id`.
+    pub(super) fn minted_key(&self, project: &str, id: &str, peer: Option<IpAddr>) {
+        tracing::info!(target: "voxline::audit", project, id, peer = self.shown(peer), "short-lived key minted");
+        self.counters.minted.get_or_create(&[("kind", "short_lived")]).inc();
+    }
+
     /// Records a refusal; `id` is the id of the token or client concerned, if known.
     pub(super) fn refused(&self, id: Option<&str>, reason: &AuthorityError, peer: Option<IpAddr>) {
         tracing::info!(target: "voxline::audit", id, %reason, peer = self.shown(peer), "refused");
@@ -40,7 +46,7 @@ impl Audit {
             AuthorityError::Limit(_) => "limit",
             AuthorityError::Token => "token",
             AuthorityError::Inactive => "inactive",
-            AuthorityError::Scope(_) => "scope",
+            AuthorityError::Scope(_) | AuthorityError::ShortLived => "scope",
             AuthorityError::Address => "address",
             _ => "failed",
         };

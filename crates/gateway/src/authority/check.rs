@@ -1,11 +1,13 @@
 //! Verification of bearer tokens.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::secrets::Fingerprint;
+use super::short_lived::{Claims, SHORT_LIVED_PREFIX, ShortLivedKey};
 use super::store::{ACCESS, Access, Failure, Look, PROJECTS, Project, SERVICE, Service, View, id_of};
 use super::terms::{Scope, Terms};
 use super::{Authority, AuthorityError};
@@ -26,8 +28,40 @@ pub struct Identity {
     pub languages: Option<Languages>,
     /// Remaining lifetime; `None` for a service token that does not expire.
     pub expires_in: Option<Duration>,
-    /// Fingerprint of the token; `None` for a client that needs none.
+    /// Fingerprint of the token, for a short-lived key that of the token that it was made with; `None` for a
+    /// client that needs none.
     fingerprint: Option<Fingerprint>,
+    /// Remaining lifetime of the token behind the fingerprint.
+    token_expires_in: Option<Duration>,
+    /// Expiry time of a short-lived key, in milliseconds since the Unix epoch; `None` for any other token.
+    short_lived_until: Option<u64>,
+    /// Settings of the streams that a short-lived key opens.
+    settings: Option<Arc<str>>,
+}
+
+impl Identity {
+    /// Returns whether the client has a short-lived key.
+    pub(crate) fn is_short_lived(&self) -> bool {
+        self.short_lived_until.is_some()
+    }
+
+    /// Returns the remaining lifetime of the token that the client has, or had for its short-lived key.
+    pub(crate) fn token_expires_in(&self) -> Option<Duration> {
+        self.token_expires_in
+    }
+
+    /// Returns the settings of the streams that a short-lived key opens, if it has some.
+    pub(crate) fn settings(&self) -> Option<&str> {
+        self.settings.as_deref().filter(|settings| !settings.is_empty())
+    }
+
+    /// Returns the identity of the holder of a key that was made with this token.
+    fn short_lived(mut self, until: u64, settings: Option<Arc<str>>, now: u64) -> Identity {
+        self.terms.scopes = self.terms.scopes.iter().filter(|scope| *scope == Scope::AsrStream).collect();
+        self.expires_in = Some(Duration::from_millis(until.saturating_sub(now)));
+        (self.short_lived_until, self.settings) = (Some(until), settings);
+        self
+    }
 }
 
 impl Authority {
@@ -42,7 +76,7 @@ impl Authority {
         scope: Scope,
         peer: Option<IpAddr>,
     ) -> Result<Identity, AuthorityError> {
-        let identity = self.admit(token, peer)?;
+        let identity = self.admit_any(token, peer)?;
         if !identity.terms.scopes.has(scope) {
             let error = AuthorityError::Scope(scope);
             self.audit.refused(Some(&identity.token), &error, peer);
@@ -53,8 +87,17 @@ impl Authority {
     }
 
     /// Verifies `token` for a client at `peer`, regardless of scope and without recording a use: for
-    /// read-only requests.
+    /// read-only requests. A short-lived key, which may be anyone's who has seen a page, reads nothing.
     pub(crate) fn admit(&self, token: &str, peer: Option<IpAddr>) -> Result<Identity, AuthorityError> {
+        let identity = self.admit_any(token, peer)?;
+        if identity.is_short_lived() {
+            self.audit.refused(Some(&identity.token), &AuthorityError::ShortLived, peer);
+            return Err(AuthorityError::ShortLived);
+        }
+        Ok(identity)
+    }
+
+    fn admit_any(&self, token: &str, peer: Option<IpAddr>) -> Result<Identity, AuthorityError> {
         let identity = self.check(token).inspect_err(|error| self.audit.refused(None, error, peer))?;
         if !identity.terms.admit(peer) {
             self.audit.refused(Some(&identity.token), &AuthorityError::Address, peer);
@@ -71,7 +114,38 @@ impl Authority {
     /// [`AuthorityError::Inactive`] if its project is disabled, or [`AuthorityError::Store`] or
     /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn check(&self, token: &str) -> Result<Identity, AuthorityError> {
-        self.read(|view| self.identify(view, Fingerprint::of(token)))
+        if !token.starts_with(SHORT_LIVED_PREFIX) {
+            return self.read(|view| self.identify(view, Fingerprint::of(token)));
+        }
+        let now = self.now();
+        let claims = self.signer.verify(token).filter(|claims| claims.expires_at > now);
+        let Claims { record, expires_at, settings } = claims.ok_or(AuthorityError::Token)?;
+        let identity = self.read(|view| self.identify_record(view, &record))?;
+        Ok(identity.short_lived(expires_at, Some(settings.into()), now))
+    }
+
+    /// Makes a key for streams that lives for `lifetime`, and no longer than the token of `identity`, for a
+    /// client at `peer`. The `settings` are signed, and are those of the streams.
+    ///
+    /// # Errors
+    /// Returns [`AuthorityError::ShortLived`] if the token is such a key itself, [`AuthorityError::Token`] if
+    /// it was revoked, or [`AuthorityError::Store`] or [`AuthorityError::Unavailable`] if the store fails.
+    pub fn make_short_lived(
+        &self,
+        identity: &Identity,
+        lifetime: Duration,
+        settings: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<ShortLivedKey, AuthorityError> {
+        let fingerprint = identity.fingerprint.as_ref().filter(|_| !identity.is_short_lived());
+        let fingerprint = fingerprint.ok_or(AuthorityError::ShortLived)?;
+        let record = self.read(|view| Ok(view.key_of(fingerprint)?))?.ok_or(AuthorityError::Token)?;
+        let lifetime = identity.expires_in.map_or(lifetime, |left| left.min(lifetime));
+        let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        let expires_at = self.now().saturating_add(lifetime);
+        self.audit.minted_key(&identity.project, &identity.token, peer);
+        let key = self.signer.sign(&Claims { record, expires_at, settings: settings.to_owned() });
+        Ok(ShortLivedKey { key, expires_at })
     }
 
     /// Records the refusal of a token that stands for another one, such as the token of a task; `id` is the
@@ -80,7 +154,8 @@ impl Authority {
         self.audit.refused(id, reason, peer);
     }
 
-    /// Verifies a token again that was valid before. The token stays valid while the store can't be read:
+    /// Verifies a token again that was valid before. Of a short-lived key, the token that it was made with is
+    /// verified, whether or not the key itself has expired. The token stays valid while the store can't be read:
     /// revocations are announced again once the store is back.
     pub(crate) fn check_again(&self, identity: &Identity) -> Result<Identity, AuthorityError> {
         let Some(fingerprint) = identity.fingerprint else {
@@ -88,7 +163,10 @@ impl Authority {
         };
         match self.read(|view| self.identify(view, fingerprint)) {
             Err(AuthorityError::Unavailable { .. }) => Ok(identity.clone()),
-            checked => checked,
+            checked => checked.map(|token| match identity.short_lived_until {
+                Some(until) => token.short_lived(until, identity.settings.clone(), self.now()),
+                None => token,
+            }),
         }
     }
 
@@ -126,6 +204,9 @@ impl Authority {
             languages: owner.languages,
             expires_in: None,
             fingerprint: None,
+            token_expires_in: None,
+            short_lived_until: None,
+            settings: None,
         };
         self.note_use(&identity);
         Ok(identity)
@@ -159,15 +240,20 @@ impl Authority {
 
     fn identify(&self, view: &View, fingerprint: Fingerprint) -> Result<Identity, Failure> {
         let key = view.key_of(&fingerprint)?.ok_or(AuthorityError::Token)?;
-        let token = id_of(&key).to_owned();
-        let (project, holder, terms, expires_at) = if token.starts_with("at_") {
-            let access: Option<Access> = view.find(&ACCESS, &key)?;
-            let Access { project, client, expires_at, .. } = access.ok_or(AuthorityError::Token)?;
-            (project, client, Terms::default(), Some(expires_at))
+        self.identify_record(view, &key)
+    }
+
+    /// Verifies the token whose record has this key.
+    fn identify_record(&self, view: &View, key: &str) -> Result<Identity, Failure> {
+        let token = id_of(key).to_owned();
+        let (project, holder, terms, expires_at, secret) = if token.starts_with("at_") {
+            let access: Option<Access> = view.find(&ACCESS, key)?;
+            let Access { project, client, expires_at, secret, .. } = access.ok_or(AuthorityError::Token)?;
+            (project, client, Terms::default(), Some(expires_at), secret)
         } else if token.starts_with("st_") {
-            let service: Option<Service> = view.find(&SERVICE, &key)?;
-            let Service { project, terms, expires_at, .. } = service.ok_or(AuthorityError::Token)?;
-            (project, token.clone(), terms, expires_at)
+            let service: Option<Service> = view.find(&SERVICE, key)?;
+            let Service { project, terms, expires_at, secret, .. } = service.ok_or(AuthorityError::Token)?;
+            (project, token.clone(), terms, expires_at, secret)
         } else {
             // A refresh token is no bearer token.
             return Err(AuthorityError::Token.into());
@@ -182,8 +268,18 @@ impl Authority {
         if !active {
             return Err(AuthorityError::Inactive.into());
         }
-        let fingerprint = Some(fingerprint);
-        Ok(Identity { token, holder, project, terms, languages, expires_in, fingerprint })
+        Ok(Identity {
+            token,
+            holder,
+            project,
+            terms,
+            languages,
+            expires_in,
+            fingerprint: Some(secret),
+            token_expires_in: expires_in,
+            short_lived_until: None,
+            settings: None,
+        })
     }
 }
 
@@ -199,6 +295,9 @@ impl Identity {
             languages: None,
             expires_in: None,
             fingerprint: Some(Fingerprint([0; 32])),
+            token_expires_in: None,
+            short_lived_until: None,
+            settings: None,
         }
     }
 }

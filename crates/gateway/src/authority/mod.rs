@@ -17,6 +17,7 @@ mod meter;
 mod revocation;
 mod rfc3339;
 mod secrets;
+mod short_lived;
 mod store;
 mod terms;
 mod usage;
@@ -41,6 +42,8 @@ use self::meter::Meter;
 pub(super) use self::rfc3339::to_rfc3339;
 pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
 pub(super) use self::secrets::{Fingerprint, new_id, random_bytes, random_secret};
+use self::short_lived::Signer;
+pub use self::short_lived::{SHORT_LIVED_PREFIX, ShortLivedKey};
 pub use self::store::Dump;
 use self::store::{Change, FIRST_FORMAT, FORMAT, Failure, View};
 pub use self::terms::{Budget, Scope, Scopes, Terms, UnknownScope};
@@ -115,6 +118,9 @@ pub enum AuthorityError {
     /// The project of the token or client is disabled.
     #[error("project is inactive")]
     Inactive,
+    /// A short-lived key for anything but streams.
+    #[error("a short-lived key is for streams alone")]
+    ShortLived,
     /// A token without the scope that the request needs.
     #[error("token has no scope {}", .0.name())]
     Scope(Scope),
@@ -189,6 +195,7 @@ pub struct Authority {
     clock: Arc<dyn Clock>,
     meter: Meter,
     audit: Audit,
+    signer: Signer,
     revoked: watch::Sender<()>,
 }
 
@@ -255,7 +262,9 @@ impl Authority {
         let store = Store::new(database, opener, name_of(directory.as_deref()), clock.clone());
         let (policy, meter, revoked) = (Policy::default(), Meter::default(), watch::Sender::new(()));
         let audit = Audit { addresses: policy.audit_addresses, counters: TokenCounters::default() };
-        let authority = Authority { store, directory, lifetime, policy, clock, meter, audit, revoked };
+        let signer = Signer::random();
+        let authority =
+            Authority { store, directory, lifetime, policy, clock, meter, audit, signer, revoked };
         authority.prepare()?;
         let meter = authority.kept_usage()?;
         Ok(Authority { meter, ..authority })

@@ -1,4 +1,4 @@
-//! Texts of dialects, which are to be spoken.
+//! Bodies of dialects in JSON: texts that are to be spoken, and requests for keys.
 
 use axum::extract::Request;
 use serde::de::DeserializeOwned;
@@ -18,9 +18,28 @@ const MAX_BODY: usize = 384 * 1024;
 /// # Errors
 /// Returns [`ApiError`] if the body is too large or late, or is no such JSON.
 pub(super) async fn read<T: DeserializeOwned>(gateway: &Gateway, request: Request) -> Result<T, ApiError> {
+    parsed(&whole(gateway, request).await?)
+}
+
+/// Reads a body in JSON that may be left out.
+///
+/// # Errors
+/// Returns [`ApiError`] if the body is too large or late, or is no such JSON.
+pub(super) async fn read_optional<T: DeserializeOwned + Default>(
+    gateway: &Gateway,
+    request: Request,
+) -> Result<T, ApiError> {
+    let body = whole(gateway, request).await?;
+    if body.is_empty() { Ok(T::default()) } else { parsed(&body) }
+}
+
+async fn whole(gateway: &Gateway, request: Request) -> Result<Vec<u8>, ApiError> {
     let patience = gateway.options.connections.body_timeout;
     let body = body::read(request.into_body(), MAX_BODY, patience).await;
-    let body = body.map_err(|error| body_error(error, MAX_BODY as u64))?;
-    serde_json::from_slice(&body)
+    body.map_err(|error| body_error(error, MAX_BODY as u64))
+}
+
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body)
         .map_err(|error| ApiError::bad_request(400, format!("the body can't be read: {error}")))
 }

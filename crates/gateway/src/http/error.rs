@@ -89,7 +89,9 @@ impl From<AuthorityError> for ApiError {
         match &error {
             AuthorityError::Token => ApiError::token(),
             AuthorityError::Inactive => ApiError::new(StatusCode::BAD_REQUEST, 4049, error.to_string()),
-            AuthorityError::Scope(_) => forbidden(Some(r#"Bearer error="insufficient_scope""#)),
+            AuthorityError::Scope(_) | AuthorityError::ShortLived => {
+                forbidden(Some(r#"Bearer error="insufficient_scope""#))
+            }
             AuthorityError::Address => forbidden(None),
             AuthorityError::Unavailable { wait, .. } => ApiError::store_unavailable(*wait),
             error => ApiError::internal(error),

@@ -59,7 +59,8 @@ impl Credential {
 /// beginning alone: the session goes on after the token has expired, but not after it was revoked.
 pub(crate) struct OpeningToken {
     pub(crate) identity: Identity,
-    /// Expiry of the token, on the authority's clock.
+    /// Expiry of the token, on the authority's clock. Of a short-lived key, it is that of the token that it was
+    /// made with: the revocation of that token ends the session.
     expires_at: Option<Duration>,
 }
 
@@ -68,7 +69,7 @@ impl OpeningToken {
     /// that is too early keeps a session whose token was not revoked; one that is too late would take an
     /// expired token for a revoked one.
     pub(crate) fn new(identity: Identity, checked: Duration) -> OpeningToken {
-        let expires_at = identity.expires_in.map(|left| checked.saturating_add(left));
+        let expires_at = identity.token_expires_in().map(|left| checked.saturating_add(left));
         OpeningToken { identity, expires_at }
     }
 

@@ -5,11 +5,13 @@
 //! - `live`: the server half of live audio; `input` decodes it, and `channel` translates its results.
 //! - `prerecorded`: the handler of recordings; `transcript` writes the result.
 //! - `speak`: synthesis.
+//! - `grant`: short-lived keys.
 //! - `messages`: messages, and what results have in common.
 //! - `error`: errors in the shape of Deepgram.
 
 mod channel;
 mod error;
+mod grant;
 mod input;
 mod live;
 pub(crate) mod messages;
@@ -34,6 +36,7 @@ pub(super) fn routes() -> Routes {
         guarded: vec![
             ("/v1/listen", get(live::upgrade).post(prerecorded::transcribe)),
             ("/v1/speak", post(speak::speak)),
+            ("/v1/auth/grant", post(grant::grant)),
         ],
         open: vec![("/v1/status", get(status::health)), ("/v1/status/engine", get(status::engine))],
         reshape: Some(error::reshape),

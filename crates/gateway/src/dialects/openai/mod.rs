@@ -36,25 +36,34 @@ use crate::options::Dialect;
 const API: &str = Dialect::OpenAi.name();
 
 /// Paths of the API, each with its handler in [`handlers`].
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 7] = [
     "/v1/audio/transcriptions",
     "/v1/audio/translations",
     "/v1/audio/speech",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/realtime",
+    "/v1/realtime/client_secrets",
 ];
 /// The same paths without `/v1`, and with one too many: users are unsure whether it belongs to the base
 /// address, and programs differ.
-const WITHOUT_VERSION: [&str; 6] =
-    ["/audio/transcriptions", "/audio/translations", "/audio/speech", "/models", "/models/{id}", "/realtime"];
-const VERSION_TWICE: [&str; 6] = [
+const WITHOUT_VERSION: [&str; 7] = [
+    "/audio/transcriptions",
+    "/audio/translations",
+    "/audio/speech",
+    "/models",
+    "/models/{id}",
+    "/realtime",
+    "/realtime/client_secrets",
+];
+const VERSION_TWICE: [&str; 7] = [
     "/v1/v1/audio/transcriptions",
     "/v1/v1/audio/translations",
     "/v1/v1/audio/speech",
     "/v1/v1/models",
     "/v1/v1/models/{id}",
     "/v1/v1/realtime",
+    "/v1/v1/realtime/client_secrets",
 ];
 
 /// Path of the same form in the server of whisper.cpp.
@@ -62,7 +71,7 @@ const WHISPER_CPP: &str = "/inference";
 
 /// Returns the routes of the dialect.
 pub(super) fn routes() -> Routes {
-    let handled = |paths: [&'static str; 6]| paths.into_iter().zip(handlers());
+    let handled = |paths: [&'static str; 7]| paths.into_iter().zip(handlers());
     let inference = (WHISPER_CPP, post(transcriptions::transcribe));
     Routes {
         guarded: handled(PATHS).collect(),
@@ -72,7 +81,7 @@ pub(super) fn routes() -> Routes {
     }
 }
 
-fn handlers() -> [MethodRouter<Arc<Gateway>>; 6] {
+fn handlers() -> [MethodRouter<Arc<Gateway>>; 7] {
     [
         post(transcriptions::transcribe),
         post(transcriptions::translate),
@@ -80,6 +89,7 @@ fn handlers() -> [MethodRouter<Arc<Gateway>>; 6] {
         get(models::list),
         get(models::one),
         get(realtime::upgrade),
+        post(realtime::client_secrets::make),
     ]
 }
 

@@ -8,6 +8,7 @@ mod formats;
 mod gated;
 mod hostile;
 mod jambonz;
+mod keys;
 mod latency;
 mod limits;
 mod openai;

@@ -6,6 +6,7 @@
 //! - `server`, `connection`: the upgrade, and the connection.
 
 mod bad_event;
+pub(super) mod client_secrets;
 mod connection;
 mod deltas;
 mod fields;

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::super::API;
 use super::super::error::OpenAiError;
+use super::client_secrets::with_session;
 use super::connection::Connection;
 use super::settings::Settings;
 use crate::admission::pending::PendingPlace;
@@ -61,7 +62,11 @@ fn enter(gateway: &Gateway, request: &mut Request) -> Result<Admitted, OpenAiErr
     let opener = authorise(gateway, request, token)?;
     let subprotocol = offered().any(|offer| offer == SUBPROTOCOL).then_some(SUBPROTOCOL);
     gateway.authority.afford(&opener.identity, Amount::audio(1)).map_err(ApiError::from)?;
-    let settings = settings(request.uri().query().unwrap_or_default())?;
+    let mut settings = settings(request.uri().query().unwrap_or_default())?;
+    if let Some(signed) = opener.identity.settings() {
+        let session = serde_json::from_str(signed).expect("what is signed was JSON");
+        settings = with_session(&session)?;
+    }
     admit(gateway, request)?;
     let place = gateway.sessions.place_for_socket(&opener.identity)?;
     let upgrade = Upgrade::take(request)?;
