@@ -179,6 +179,21 @@ pub trait RecognizerStream: Send {
         Ok(None)
     }
 
+    /// Returns the number of threads that the next call of [`work_on`](RecognizerStream::work_on) can use at
+    /// once. By default it is one.
+    fn max_threads(&self) -> usize {
+        1
+    }
+
+    /// Does some of the work as [`work`](RecognizerStream::work) does, on at most `threads` threads at once.
+    /// The segments do not depend on their number. By default it uses one.
+    ///
+    /// # Errors
+    /// Returns [`EngineError`] in the same cases as [`push`](RecognizerStream::push).
+    fn work_on(&mut self, _threads: usize) -> Result<Option<Vec<Segment>>, EngineError> {
+        self.work()
+    }
+
     /// Continues the computation of a partial result of the open utterance, which the next segments
     /// replace. All calls for one partial result together may cost as much as a final result, so callers
     /// that are behind skip them. One call takes some ten milliseconds, so that nothing waits for it.

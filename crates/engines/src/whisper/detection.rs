@@ -27,7 +27,7 @@ const SURE: f32 = 0.95;
 const LONG_ENOUGH: usize = 2 * RECOGNIZER_RATE as usize;
 
 /// State of the language detection of a stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Detection {
     /// Allowed languages, as tokens; all if empty.
     allowed: Arc<[u32]>,
@@ -87,6 +87,11 @@ impl Detection {
     /// Returns whether a language may be spoken.
     pub(super) fn allows(&self, language: u32) -> bool {
         self.allowed.is_empty() || self.allowed.contains(&language)
+    }
+
+    /// Returns whether the language is certain. The state then hardly changes from one utterance to the next.
+    pub(super) fn is_steady(&self) -> bool {
+        self.settled.is_some_and(|settled| settled.is_certain) && self.rival.is_none()
     }
 
     /// Returns the language in which to write an utterance of `samples` samples that sounds like

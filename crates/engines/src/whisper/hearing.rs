@@ -1,9 +1,7 @@
 //! Hearing of the windows of a recording: the utterances of each together, and doubtful ones by themselves.
 //!
 //! Windows are decoded side by side, as the beams of a search are: a step reads a token of each, and the
-//! weights once for all.
-
-use std::collections::VecDeque;
+//! weights once for all. If there are idle threads, a step divides the windows among them.
 
 use super::attempt::{Attempt, Transcript};
 use super::decoder::StepBuffers;
@@ -12,15 +10,17 @@ use super::joined::{Division, Joined};
 use super::model::Model;
 use super::ops::Kernels;
 use super::options::{DecodingOptions, Language};
+use super::thread_pool::ThreadPools;
 use super::transcribe::{FULL_WINDOW, Transcription};
 use crate::endpoint::Span;
+use voxline::engine::EngineError;
 
 /// Largest number of windows that are heard side by side. The weights are then read once for eight tokens,
 /// and a kernel for 8-bit integers multiplies as many rows at once.
 const MOST_WINDOWS: usize = 8;
 
-/// Bound of the memory for the keys and values of windows that are heard side by side: eight windows of the
-/// base model, four of the small one.
+/// Memory for the keys and values of windows that are heard side by side: eight windows of the base model,
+/// four of the small one.
 const AUDIO_BYTES: usize = 256 << 20;
 
 /// A window that is being heard.
@@ -67,29 +67,80 @@ impl Hearing {
         let transcripts = spans.iter().map(|_| None).collect();
         Hearing { spans, transcripts, together, alone: None, options: None }
     }
+
+    /// Begins to hear the utterances anew.
+    pub(super) fn begin_again(&mut self, options: &DecodingOptions) {
+        *self = Hearing::new(std::mem::take(&mut self.spans), options);
+    }
 }
 
-/// Does a bounded piece of the work on windows, in their order. Once all that are left decode token by token,
-/// they do so side by side.
+/// Windows that one thread works on in a step.
+enum Part<'a> {
+    /// A window whose next step is not to decode token by token.
+    One(&'a mut Hearing),
+    /// Windows that decode token by token, side by side.
+    SideBySide(Vec<&'a mut Hearing>),
+}
+
+/// Does a bounded piece of the work on windows, in their order, on at most `threads` threads.
+///
+/// # Errors
+/// Returns [`EngineError::Inference`] if the system refuses another thread.
 pub(super) fn step(
     model: &Model,
-    kernels: &mut Kernels,
-    buffers: &mut StepBuffers,
-    hearings: &mut VecDeque<Hearing>,
+    pools: &ThreadPools,
+    buffers: &mut Vec<StepBuffers>,
+    hearings: &mut [Hearing],
     options: &DecodingOptions,
-) {
-    for hearing in hearings.iter_mut() {
-        if hearing.transcription(options).is_some_and(|transcription| !transcription.is_token_by_token()) {
-            return hearing.step(model, kernels, options);
+    threads: usize,
+) -> Result<(), EngineError> {
+    let parts = parts(hearings, options, threads);
+    if buffers.len() < parts.len() {
+        buffers.resize_with(parts.len(), StepBuffers::default);
+    }
+    let mut parts: Vec<_> = parts.into_iter().zip(buffers).collect();
+    pools.run_each(&mut parts, &|(part, buffers), kernels| part.step(model, kernels, buffers, options))
+}
+
+/// Divides windows among threads. Windows that do not decode yet come first, so that more decode side by side.
+fn parts<'a>(hearings: &'a mut [Hearing], options: &DecodingOptions, threads: usize) -> Vec<Part<'a>> {
+    let (mut parts, mut decoding) = (Vec::new(), Vec::new());
+    for hearing in hearings {
+        match hearing.transcription(options).map(|transcription| transcription.is_token_by_token()) {
+            Some(true) => decoding.push(hearing),
+            Some(false) if parts.len() < threads => parts.push(Part::One(hearing)),
+            Some(false) | None => {}
         }
     }
-    let transcriptions = hearings.iter_mut().filter_map(|hearing| hearing.transcription(options));
-    let mut decodings: Vec<&mut Decoding> = transcriptions.filter_map(Transcription::decoding).collect();
-    let ended = Decoding::advance_together(model, kernels, buffers, &mut decodings);
-    let open = hearings.iter_mut().filter(|hearing| !hearing.is_done());
-    // invariant: each window that is not done has a decoding.
-    for (hearing, _) in open.zip(ended).filter(|(_, ended)| *ended) {
-        hearing.end_text(model, kernels, options);
+    let idle = threads - parts.len();
+    if idle > 0 {
+        let size = decoding.len().div_ceil(idle);
+        while !decoding.is_empty() {
+            parts.push(Part::SideBySide(decoding.drain(..size.min(decoding.len())).collect()));
+        }
+    }
+    parts
+}
+
+impl Part<'_> {
+    fn step(
+        &mut self,
+        model: &Model,
+        kernels: &mut Kernels,
+        buffers: &mut StepBuffers,
+        options: &DecodingOptions,
+    ) {
+        let hearings = match self {
+            Part::One(hearing) => return hearing.step(model, kernels, options),
+            Part::SideBySide(hearings) => hearings,
+        };
+        let transcriptions = hearings.iter_mut().filter_map(|hearing| hearing.transcription(options));
+        let mut decodings: Vec<&mut Decoding> = transcriptions.filter_map(Transcription::decoding).collect();
+        // invariant: each of these windows has a decoding.
+        let ended = Decoding::advance_together(model, kernels, buffers, &mut decodings);
+        for (hearing, _) in hearings.iter_mut().zip(ended).filter(|(_, ended)| *ended) {
+            hearing.end_text(model, kernels, options);
+        }
     }
 }
 

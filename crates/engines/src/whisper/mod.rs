@@ -20,9 +20,9 @@
 //! A multilingual model can translate into English as well. A translation has no words, as its order is not
 //! that of the speech.
 //!
-//! Each session decodes on one thread. A partial result decodes the open utterance again, as Whisper has
-//! no streaming mode. The work proceeds step by step, so that it never delays the audio that arrives
-//! meanwhile.
+//! Each session decodes on one thread; the windows of a recording on several, if these are idle. A partial
+//! result decodes the open utterance again, as Whisper has no streaming mode. The work proceeds step by step,
+//! so that it never delays the audio that arrives meanwhile.
 
 mod alignment;
 mod attempt;
@@ -99,6 +99,8 @@ struct Shared {
     name: String,
     model: Model,
     pools: ThreadPools,
+    /// Held by each stream that hears windows, for their number.
+    hearing: Arc<()>,
 }
 
 impl Whisper {
@@ -142,7 +144,8 @@ impl Whisper {
         let name = dir.file_name().map_or_else(|| "whisper".into(), |name| name.to_string_lossy());
         let mel = Mel::new(encoder.bands());
         let model = Model { mel, encoder, decoder, tokens };
-        let shared = Shared { name: name.into_owned(), model, pools: ThreadPools::new() };
+        let (pools, hearing) = (ThreadPools::new(), Arc::default());
+        let shared = Shared { name: name.into_owned(), model, pools, hearing };
         Ok(Whisper { shared: Arc::new(shared) })
     }
 }

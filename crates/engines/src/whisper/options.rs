@@ -28,7 +28,7 @@ pub(super) struct DecodingOptions {
 const BEAM_SIZE: usize = 5;
 
 /// Language that is taken to be spoken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Language {
     /// A given language, as the model's token; an English-only model has none.
     Known(Option<u32>),

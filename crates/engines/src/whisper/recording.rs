@@ -4,7 +4,11 @@
 //! window is doubtful is heard by itself, as in a live session.
 //!
 //! The seams do not depend on the texts. So windows whose audio is there are decoded side by side, as the
-//! beams of a search are, unless their language is to be detected.
+//! beams of a search are, and on all threads that are idle. Where the language is detected, windows are heard
+//! side by side once it is certain, and those after a window that made it change are heard again.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,7 +57,10 @@ pub(super) struct RecordingStream {
     hearings: VecDeque<Hearing>,
     /// Largest number of windows that are heard side by side.
     most_hearings: usize,
-    buffers: StepBuffers,
+    /// Share in what streams hear at a time, while windows are heard.
+    share: Option<Arc<()>>,
+    /// Buffers of each thread.
+    buffers: Vec<StepBuffers>,
     /// `true` while the work of a flush is left.
     is_flush: bool,
     /// Context of the last segment.
@@ -86,12 +93,8 @@ impl RecordingStream {
         context: Option<&str>,
     ) -> RecordingStream {
         let Context { ahead, .. } = Context::parse(context, &shared.model.tokens, EXTENT);
-        let most_hearings = match &options.language {
-            Language::Known(_) => hearing::side_by_side(&shared.model),
-            // The language of a window depends on those of the windows before.
-            Language::Detect(_) => 1,
-        };
         RecordingStream {
+            most_hearings: hearing::side_by_side(&shared.model),
             shared,
             options,
             ahead: ahead.into(),
@@ -102,8 +105,8 @@ impl RecordingStream {
             spans: VecDeque::new(),
             window: Window::default(),
             hearings: VecDeque::new(),
-            most_hearings,
-            buffers: StepBuffers::default(),
+            share: None,
+            buffers: Vec::new(),
             is_flush: false,
             context: None,
         }
@@ -118,13 +121,13 @@ impl RecordingStream {
         Ok(segments)
     }
 
-    /// Does a bounded piece of the work, some ten milliseconds.
+    /// Does a bounded piece of the work, some ten milliseconds, on at most `threads` threads.
     ///
     /// Windows are heard side by side as far as there is audio for them. What a window holds, and its text,
     /// depend on the position in the stream alone, not on how the audio was pushed.
-    fn advance(&mut self) -> Result<Progress, EngineError> {
-        if self.hearings.len() >= self.most_hearings {
-            return self.hear();
+    fn advance(&mut self, threads: usize) -> Result<Progress, EngineError> {
+        if !self.may_begin() {
+            return self.hear(threads);
         }
         if let Some(ahead) = self.ahead.front() {
             let frames = usize::try_from(ahead.frames).unwrap_or(usize::MAX);
@@ -147,27 +150,60 @@ impl RecordingStream {
             self.spans.extend(self.endpointer.flush());
             if self.spans.is_empty() {
                 if self.window.spans.is_empty() {
-                    return self.hear();
+                    return self.hear(threads);
                 }
                 self.close();
             }
         } else {
-            return self.hear();
+            return self.hear(threads);
         }
         Ok(Progress::Detail)
     }
 
+    /// Returns the number of windows that may be heard side by side: a share of what all streams may, so that
+    /// their memory is bounded and the results of each come as often, however many there are.
+    fn side_by_side(&self) -> usize {
+        match &self.options.language {
+            // The language of a window depends on those of the windows before.
+            Language::Detect(detection) if !detection.is_steady() => 1,
+            Language::Known(_) | Language::Detect(_) => {
+                let streams = Arc::strong_count(&self.shared.hearing) - 1;
+                (self.most_hearings / streams.max(1)).max(1)
+            }
+        }
+    }
+
+    /// Returns whether another window may be begun.
+    fn may_begin(&self) -> bool {
+        self.hearings.len() < self.side_by_side()
+    }
+
+    /// Begins to hear spans.
+    fn begin(&mut self, spans: Vec<Span>) {
+        self.share.get_or_insert_with(|| Arc::clone(&self.shared.hearing));
+        self.hearings.push_back(Hearing::new(spans, &self.options));
+    }
+
     /// Does a step of hearing the windows, and returns the segments of those that are heard.
-    fn hear(&mut self) -> Result<Progress, EngineError> {
+    fn hear(&mut self, threads: usize) -> Result<Progress, EngineError> {
         if self.hearings.is_empty() {
             return Ok(Progress::Idle);
         }
+        let windows = self.side_by_side().min(self.hearings.len());
         let RecordingStream { shared, hearings, buffers, options, .. } = self;
         let Shared { model, pools, .. } = &**shared;
-        pools.run(|kernels| hearing::step(model, kernels, buffers, hearings, options))?;
+        let hearings = &mut hearings.make_contiguous()[..windows];
+        hearing::step(model, pools, buffers, hearings, options, threads)?;
         let mut segments = Vec::new();
         while let Some(hearing) = self.hearings.pop_front_if(|hearing| hearing.is_done()) {
+            let language = self.options.language.clone();
             segments.extend(self.conclude(hearing));
+            if self.options.language != language {
+                self.hearings.iter_mut().for_each(|hearing| hearing.begin_again(&self.options));
+            }
+        }
+        if self.hearings.is_empty() {
+            self.share = None;
         }
         Ok(Progress::Step(segments))
     }
@@ -210,7 +246,7 @@ impl RecordingStream {
             // Silence before an utterance belongs to its window, unless it is long.
             Span::Silence { range } if self.window.spans.is_empty() && range.len() >= REPORT_SILENCE => {
                 self.begin_at(range.end);
-                self.hearings.push_back(Hearing::new(vec![Span::Silence { range }], &self.options));
+                self.begin(vec![Span::Silence { range }]);
             }
             span if self.window.has_room_for(&span) => self.window.push(span),
             span => {
@@ -235,7 +271,7 @@ impl RecordingStream {
         if let Some(last) = spans.last() {
             self.begin_at(range(last).end);
         }
-        self.hearings.push_back(Hearing::new(spans, &self.options));
+        self.begin(spans);
     }
 
     /// Returns the segments of a window that is heard.
@@ -296,10 +332,19 @@ impl RecognizerStream for RecordingStream {
     }
 
     fn work(&mut self) -> Result<Option<Vec<Segment>>, EngineError> {
+        self.work_on(1)
+    }
+
+    fn max_threads(&self) -> usize {
+        self.hearings.len().min(self.side_by_side()).max(1)
+    }
+
+    fn work_on(&mut self, threads: usize) -> Result<Option<Vec<Segment>>, EngineError> {
+        let threads = threads.max(1);
         // What costs little is done along with the next step that does not.
         loop {
             let windows = self.hearings.len();
-            match self.advance()? {
+            match self.advance(threads)? {
                 Progress::Step(segments) => return Ok(Some(segments)),
                 // To find the end of a window takes some ten milliseconds, too.
                 Progress::Detail if self.hearings.len() > windows => return Ok(Some(Vec::new())),
@@ -351,58 +396,5 @@ fn frames(span: &Span) -> u64 {
     match span {
         Span::Speech { pcm, lively: 1.., .. } => pcm.len() as u64,
         _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clips;
-    use crate::models_dir::models_dir;
-    use crate::whisper::Whisper;
-    use voxline::engine::{Latency, RecognitionRequest};
-
-    /// Returns two minutes of speech: some windows, one of them with a sentence that is said four times,
-    /// which is heard by itself.
-    fn recording() -> Vec<i16> {
-        let names = ["austen_0870", "austen_0920", "goforward", "austen_0890", "something", "austen_0880"];
-        let mut pcm = Vec::new();
-        for name in names.iter().cycle().take(3 * names.len()).chain(["goforward"; 4].iter()).chain(&names) {
-            pcm.extend(clips::audio("en-16k", name));
-            pcm.resize(pcm.len() + 15_000, 0);
-        }
-        pcm
-    }
-
-    /// Hears a recording, at most so many windows side by side. Returns the segments, and the largest number
-    /// of windows that were heard side by side.
-    fn hear(whisper: &Whisper, pcm: &[i16], most: usize) -> (Vec<Segment>, usize) {
-        let request = RecognitionRequest::new().language("en").latency(Latency::Relaxed);
-        let options =
-            DecodingOptions::new(&whisper.shared.model.tokens, &request).expect("Whisper honours it");
-        let mut stream = RecordingStream::new(Arc::clone(&whisper.shared), options, None);
-        stream.most_hearings = most;
-        let mut segments = stream.feed(pcm).expect("it is only kept");
-        segments.extend(stream.begin_flush().expect("it is only noted"));
-        let mut windows = 0;
-        while let Some(more) = stream.work().expect("the model works") {
-            segments.extend(more);
-            windows = windows.max(stream.hearings.len());
-        }
-        (segments, windows)
-    }
-
-    /// The segments are the same to the bits of their confidence: no window sees another's tokens.
-    #[test]
-    fn windows_side_by_side_are_heard_as_one_after_the_other() {
-        let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
-        let pcm = recording();
-        let (one_by_one, windows) = hear(&whisper, &pcm, 1);
-        assert_eq!(windows, 1);
-        assert!(one_by_one.iter().filter(|segment| !segment.text.is_empty()).count() > 20, "{one_by_one:?}");
-        let most = hearing::side_by_side(&whisper.shared.model);
-        let (side_by_side, windows) = hear(&whisper, &pcm, most);
-        assert!(windows >= 4, "{windows} windows side by side");
-        assert_eq!(side_by_side, one_by_one);
     }
 }

@@ -1,4 +1,4 @@
-//! Single-thread pools to compute on, one per session that is decoding.
+//! Single-thread pools to compute on: one per session that is decoding, more if there is time for it.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
@@ -37,25 +37,56 @@ impl ThreadPools {
     /// # Errors
     /// Returns [`EngineError::Inference`] if the system refuses another thread.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce(&mut Kernels) -> T + Send) -> Result<T, EngineError> {
+        let pool = self.take()?;
+        let result = pool.install(|| KERNELS.with_borrow_mut(work));
+        self.give_back(pool);
+        Ok(result)
+    }
+
+    /// Runs `work` on each of the items at once, each on a pool of its own, and waits for all.
+    ///
+    /// # Errors
+    /// As [`run`](ThreadPools::run) does; the work on some items is then done.
+    pub(super) fn run_each<T: Send>(
+        &self,
+        items: &mut [T],
+        work: &(impl Fn(&mut T, &mut Kernels) + Sync),
+    ) -> Result<(), EngineError> {
+        let Some((first, rest)) = items.split_first_mut() else { return Ok(()) };
+        if rest.is_empty() {
+            return self.run(|kernels| work(first, kernels));
+        }
+        let pool = self.take()?;
+        let result = pool.in_place_scope(|scope| {
+            scope.spawn(|_| KERNELS.with_borrow_mut(|kernels| work(first, kernels)));
+            self.run_each(rest, work)
+        });
+        self.give_back(pool);
+        result
+    }
+
+    fn take(&self) -> Result<ThreadPool, EngineError> {
         // The list is consistent whenever it is unlocked, so a panic elsewhere does not corrupt it.
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let pool = match idle {
-            Some(pool) => pool,
+        match idle {
+            Some(pool) => Ok(pool),
             None => ThreadPoolBuilder::new()
                 .num_threads(1)
                 .thread_name(|_| NAME.to_owned())
                 .build()
-                .map_err(|error| EngineError::inference(NAME, error))?,
-        };
-        let result = pool.install(|| KERNELS.with_borrow_mut(work));
+                .map_err(|error| EngineError::inference(NAME, error)),
+        }
+    }
+
+    fn give_back(&self, pool: ThreadPool) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
-        Ok(result)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
 
     #[test]
     fn work_sees_one_thread() {
@@ -64,5 +95,19 @@ mod tests {
             assert_eq!(pools.run(|_| rayon::current_num_threads()).unwrap(), 1);
         }
         assert_eq!(pools.idle.lock().unwrap().len(), 1);
+    }
+
+    /// The items meet at a barrier, which none passes before all are there.
+    #[test]
+    fn items_are_worked_on_at_once() {
+        let (pools, barrier) = (ThreadPools::new(), Barrier::new(3));
+        let mut threads = [0; 3];
+        let work = |threads: &mut usize, _: &mut Kernels| {
+            barrier.wait();
+            *threads = rayon::current_num_threads();
+        };
+        pools.run_each(&mut threads, &work).expect("there are threads");
+        assert_eq!(threads, [1; 3]);
+        assert_eq!(pools.idle.lock().unwrap().len(), 3);
     }
 }
