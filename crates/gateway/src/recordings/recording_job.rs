@@ -93,11 +93,12 @@ impl RecordingJob {
         }
     }
 
-    /// Does some of the work on the last batch, or gives the recogniser the next part of a channel. Returns
-    /// the request for the next turn; the recording is complete with [`Next::Over`].
-    fn advance(&mut self) -> Result<Next, ApiError> {
+    /// Does some of the work on the last batch, on at most `threads` threads, or gives the recogniser the next
+    /// part of a channel. Returns the request for the next turn; the recording is complete with
+    /// [`Next::Over`].
+    fn advance(&mut self, threads: usize) -> Result<Next, ApiError> {
         if let Some(channel) = self.working {
-            if let Some(segments) = self.channels[channel].stream.work().map_err(failed)? {
+            if let Some(segments) = self.channels[channel].stream.work_on(threads).map_err(failed)? {
                 self.send(channel, segments);
                 return Ok(Next::Again);
             }
@@ -152,8 +153,8 @@ fn failed(error: EngineError) -> ApiError {
 }
 
 impl Job for RecordingJob {
-    fn turn(&mut self, _: Priority) -> Next {
-        let advanced = catch_unwind(AssertUnwindSafe(|| self.advance()));
+    fn turn(&mut self, _: Priority, threads: usize) -> Next {
+        let advanced = catch_unwind(AssertUnwindSafe(|| self.advance(threads)));
         let end = match advanced {
             Ok(Ok(Next::Over)) => Ok(self.milliseconds),
             Ok(Ok(next)) => return next,
@@ -165,6 +166,10 @@ impl Job for RecordingJob {
         self.permits = None;
         let _ = self.results.send(Recognised::End(end));
         Next::Over
+    }
+
+    fn max_threads(&self) -> usize {
+        self.working.map_or(1, |channel| self.channels[channel].stream.max_threads())
     }
 }
 
@@ -204,11 +209,11 @@ mod tests {
         let stream = recognizer.start(&RecognitionRequest::new()).expect("it takes any request");
         let streams = vec![stream];
         let mut job = RecordingJob::new(parts.clone(), streams, 3 * SECOND, charge, sender, permits);
-        while job.turn(Priority::Recording) == Next::Again {}
+        while job.turn(Priority::Recording, 1) == Next::Again {}
         let second = Call::Feed(SECOND);
         assert_eq!(recognizer.calls(), [second, second, second, Call::Work, second], "more may come");
         parts.push(vec![part(1_600, true)]);
-        while job.turn(Priority::Recording) == Next::Again {}
+        while job.turn(Priority::Recording, 1) == Next::Again {}
         assert_eq!(recognizer.calls()[5..], [Call::Feed(1_600), Call::Flush, Call::Work]);
         assert_eq!(*charged.lock().expect("nothing panics under it"), [1_000, 1_000, 1_000, 1_000, 100]);
     }

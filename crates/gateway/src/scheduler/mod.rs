@@ -4,6 +4,9 @@
 //! waits. Among jobs of equal priority, the one that has received least service comes next (fair queuing),
 //! so that a client that brings an hour of audio at once doesn't hold up the others.
 //!
+//! A turn of a recording may use threads of the pool that no other job waits for. It computes on threads of
+//! its own, and those of the pool rest for as long: a turn is short, so that live audio comes next.
+//!
 //! This room imports [`metrics`](crate::metrics) alone.
 
 mod run_queue;
@@ -19,9 +22,14 @@ pub(crate) use voxline_support::clock::now;
 
 /// A recognition job, which is done in pieces.
 pub(crate) trait Job: Send {
-    /// Does one piece of work: at most a block of audio, or a partial result if `priority` is
-    /// [`Priority::Partial`].
-    fn turn(&mut self, priority: Priority) -> Next;
+    /// Does one piece of work, on at most `threads` threads at once: at most a block of audio, or a partial
+    /// result if `priority` is [`Priority::Partial`].
+    fn turn(&mut self, priority: Priority, threads: usize) -> Next;
+
+    /// Returns the number of threads that the next turn can use at once.
+    fn max_threads(&self) -> usize {
+        1
+    }
 }
 
 /// Priority of a turn, the highest first.
@@ -117,6 +125,11 @@ impl Scheduler {
     }
 }
 
+/// Returns the number by which the duration of a turn on so many threads is multiplied.
+fn thread_factor(threads: usize) -> u32 {
+    u32::try_from(threads).unwrap_or(u32::MAX)
+}
+
 impl Drop for Scheduler {
     fn drop(&mut self) {
         self.shared.lock().close();
@@ -154,16 +167,18 @@ impl Shared {
             };
             drop(queue);
             let begun = now();
-            let next = turn.span.in_scope(|| turn.job.turn(turn.priority));
+            let next = turn.span.in_scope(|| turn.job.turn(turn.priority, turn.threads));
             let ended = now();
-            self.metrics.turn(turn.priority.name(), ended - begun);
+            self.metrics.turn(turn.priority.name(), (ended - begun) * thread_factor(turn.threads));
             if turn.priority == Priority::Live {
                 self.metrics.live_turn_after(turn.waited);
             }
             queue = self.lock();
             if turn.priority != Priority::Live {
-                // Another turn of lower priority than live may have waited for this one to end.
-                self.turn.notify_one();
+                // Other turns of lower priority than live may have waited for the threads of this one.
+                for _ in 0..turn.threads.min(queue.ready_jobs()) {
+                    self.turn.notify_one();
+                }
             }
             if let Some(over) = queue.give_back(turn, next, ended - begun, ended) {
                 drop(queue);

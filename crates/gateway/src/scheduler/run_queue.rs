@@ -1,11 +1,14 @@
 //! The run queue, without threads or a clock.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use tracing::Span;
 
-use super::{Job, Next, Priority};
+use super::{Job, Next, Priority, thread_factor};
 
 /// Jobs and their order.
 pub(super) struct RunQueue {
@@ -17,9 +20,11 @@ pub(super) struct RunQueue {
     wanted: usize,
     /// Number of threads started.
     threads: usize,
-    /// Number of current turns that are not live.
+    /// Number of threads in use.
+    busy: usize,
+    /// Number of threads in use by turns that are not live.
     background: usize,
-    /// Number of current turns that are demo recordings.
+    /// Number of threads in use by demo recordings.
     demos: usize,
     live_jobs: usize,
     /// Service that the last job to get a turn had received before it, for live jobs, recordings and demo
@@ -31,7 +36,7 @@ pub(super) struct RunQueue {
 struct Entry {
     /// Priority of the job's turns other than partial results.
     priority: Priority,
-    /// Service received: the duration of all turns of the job.
+    /// Service received: the duration of all turns of the job, times the threads of each.
     served: Duration,
     phase: Phase,
     /// `None` while a thread is running the job.
@@ -57,6 +62,8 @@ enum Phase {
 pub(super) struct Turn {
     id: u64,
     pub(super) priority: Priority,
+    /// Number of threads that it may use.
+    pub(super) threads: usize,
     /// Time that the job has waited for its turn.
     pub(super) waited: Duration,
     pub(super) job: Box<dyn Job>,
@@ -72,6 +79,7 @@ impl RunQueue {
             next_id: 0,
             wanted: threads,
             threads: 0,
+            busy: 0,
             background: 0,
             demos: 0,
             live_jobs: 0,
@@ -86,6 +94,11 @@ impl RunQueue {
 
     pub(super) fn add_thread(&mut self) {
         self.threads += 1;
+    }
+
+    /// Returns the number of jobs that wait for a turn.
+    pub(super) fn ready_jobs(&self) -> usize {
+        self.ready.len()
     }
 
     pub(super) fn close(&mut self) {
@@ -153,13 +166,9 @@ impl RunQueue {
                 return None;
             }
             // This is the lowest priority, so no other job is waiting if this one gets no turn.
-            if priority == Priority::Demo {
-                if self.demos >= self.most_demos() {
-                    return None;
-                }
-                self.demos += 1;
+            if priority == Priority::Demo && self.demos >= self.most_demos() {
+                return None;
             }
-            self.background += 1;
         }
         self.ready.pop_first();
         let entry = self.jobs.get_mut(&id).expect("a ready job has an entry");
@@ -169,7 +178,24 @@ impl RunQueue {
         let floor = &mut self.floors[floor_of(entry.priority)];
         *floor = served.max(*floor);
         let job = entry.job.take().expect("a ready job is not running");
-        Some(Turn { id, priority, waited, job, span: entry.span.clone() })
+        let span = entry.span.clone();
+        let threads = self.threads_for(priority, job.max_threads());
+        self.busy += threads;
+        self.background += background_of(priority, threads);
+        self.demos += demos_of(priority, threads);
+        Some(Turn { id, priority, threads, waited, job, span })
+    }
+
+    /// Returns the number of threads for a turn that can use `most`: one, and those that no other job waits
+    /// for.
+    fn threads_for(&self, priority: Priority, most: usize) -> usize {
+        let idle = match priority {
+            Priority::Live | Priority::Partial => 1,
+            Priority::Recording => self.most_background().saturating_sub(self.background),
+            Priority::Demo => self.most_demos().saturating_sub(self.demos),
+        };
+        let unused = self.wanted.saturating_sub(self.busy + self.ready.len());
+        most.min(idle).min(unused).max(1)
     }
 
     /// Ends a turn that took `took`. Returns the job if it is complete, or was removed during the turn.
@@ -180,11 +206,12 @@ impl RunQueue {
         took: Duration,
         now: Instant,
     ) -> Option<Box<dyn Job>> {
-        self.background -= usize::from(turn.priority != Priority::Live);
-        self.demos -= usize::from(turn.priority == Priority::Demo);
+        self.busy -= turn.threads;
+        self.background -= background_of(turn.priority, turn.threads);
+        self.demos -= demos_of(turn.priority, turn.threads);
         let Some(entry) = self.jobs.get_mut(&turn.id) else { return Some(turn.job) };
         let Phase::Running { woken } = entry.phase else { unreachable!("a turn ends once") };
-        entry.served += took;
+        entry.served += took * thread_factor(turn.threads);
         entry.job = Some(turn.job);
         entry.phase = Phase::Waiting;
         let priority = entry.priority;
@@ -231,208 +258,21 @@ impl RunQueue {
     }
 }
 
+/// Returns how many of the threads of a turn are in use by turns that are not live.
+fn background_of(priority: Priority, threads: usize) -> usize {
+    if priority == Priority::Live { 0 } else { threads }
+}
+
+/// Returns how many of the threads of a turn are in use by demo recordings.
+fn demos_of(priority: Priority, threads: usize) -> usize {
+    if priority == Priority::Demo { threads } else { 0 }
+}
+
 /// Returns the index of the floor for a job of this priority.
 fn floor_of(priority: Priority) -> usize {
     match priority {
         Priority::Live | Priority::Partial => 0,
         Priority::Recording => 1,
         Priority::Demo => 2,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Nothing;
-
-    impl Job for Nothing {
-        fn turn(&mut self, _: Priority) -> Next {
-            Next::Wait
-        }
-    }
-
-    /// A run queue and a clock that stands still.
-    struct Bench {
-        queue: RunQueue,
-        now: Instant,
-    }
-
-    impl Bench {
-        #[expect(clippy::disallowed_methods, reason = "an Instant can't be made otherwise")]
-        fn new(threads: usize) -> Bench {
-            Bench { queue: RunQueue::new(threads), now: Instant::now() }
-        }
-
-        fn add(&mut self, priority: Priority) -> u64 {
-            self.queue.add(priority, Box::new(Nothing), self.now)
-        }
-
-        fn pick(&mut self) -> Turn {
-            self.queue.pick(self.now).expect("a turn")
-        }
-
-        fn give_back(&mut self, turn: Turn, next: Next, milliseconds: u64) -> bool {
-            self.queue.give_back(turn, next, Duration::from_millis(milliseconds), self.now).is_some()
-        }
-
-        /// Returns the jobs of the next turns, of `milliseconds` each, if every job wants more.
-        fn turns(&mut self, count: usize, milliseconds: u64) -> Vec<u64> {
-            let turn = |_| {
-                let turn = self.pick();
-                let id = turn.id;
-                self.give_back(turn, Next::Again, milliseconds);
-                id
-            };
-            (0..count).map(turn).collect()
-        }
-    }
-
-    #[test]
-    fn live_audio_precedes_recordings_and_recordings_precede_partials() {
-        let mut bench = Bench::new(1);
-        let with_partial = bench.add(Priority::Live);
-        let turn = bench.pick();
-        bench.give_back(turn, Next::Partial, 1);
-        let recording = bench.add(Priority::Recording);
-        let live = bench.add(Priority::Live);
-        assert_eq!([bench.pick().id, bench.pick().id], [live, recording]);
-        // The recording is running, and a partial result must not run beside it.
-        assert!(bench.queue.pick(bench.now).is_none());
-        // With new audio, the job is live again.
-        assert!(bench.queue.wake(with_partial, bench.now));
-        let turn = bench.pick();
-        assert_eq!((turn.id, turn.priority), (with_partial, Priority::Live));
-    }
-
-    #[test]
-    fn jobs_of_equal_priority_get_equal_service() {
-        let mut bench = Bench::new(1);
-        let long = bench.add(Priority::Live);
-        assert_eq!(bench.turns(50, 1_000), [long; 50]);
-        // A job that comes late is not owed the minute of service that the other had.
-        let late = bench.add(Priority::Live);
-        let served = |bench: &Bench, id: u64| bench.queue.jobs[&id].served;
-        assert!(served(&bench, late) >= Duration::from_secs(49));
-        // From then on both receive the same service, however long their turns are.
-        for _ in 0..1_000 {
-            let turn = bench.pick();
-            let milliseconds = if turn.id == long { 1_000 } else { 10 };
-            bench.give_back(turn, Next::Again, milliseconds);
-            let apart = served(&bench, long).abs_diff(served(&bench, late));
-            assert!(apart <= Duration::from_secs(1), "{apart:?} apart");
-        }
-    }
-
-    #[test]
-    fn a_partial_result_that_waited_long_gets_no_extra_service() {
-        let mut bench = Bench::new(1);
-        let with_partial = bench.add(Priority::Live);
-        let turn = bench.pick();
-        bench.give_back(turn, Next::Partial, 1);
-        let busy = bench.add(Priority::Live);
-        assert_eq!(bench.turns(50, 1_000), [busy; 50]);
-        let turn = bench.pick();
-        bench.give_back(turn, Next::Wait, 1_000);
-        let partial = bench.pick();
-        assert_eq!((partial.id, partial.priority), (with_partial, Priority::Partial));
-        bench.give_back(partial, Next::Wait, 1);
-        // A new job begins where the busy job is, not where the partial result was made ready.
-        let late = bench.add(Priority::Live);
-        let served = bench.queue.jobs[&late].served;
-        assert!(served >= Duration::from_secs(49), "{served:?}");
-    }
-
-    #[test]
-    fn one_thread_stays_free_for_live_jobs() {
-        let mut bench = Bench::new(2);
-        for _ in 0..3 {
-            bench.add(Priority::Recording);
-        }
-        let (first, second) = (bench.pick(), bench.pick());
-        bench.give_back(first, Next::Again, 1);
-        bench.give_back(second, Next::Again, 1);
-        let live = bench.add(Priority::Live);
-        let turn = bench.pick();
-        bench.give_back(turn, Next::Wait, 1);
-        let held = bench.pick();
-        assert_eq!(held.priority, Priority::Recording);
-        assert!(bench.queue.pick(bench.now).is_none(), "a second recording while somebody may speak");
-        assert!(bench.queue.wake(live, bench.now));
-        assert_eq!(bench.pick().id, live);
-        bench.queue.remove(live);
-        assert_eq!(bench.pick().priority, Priority::Recording, "nobody is live any more");
-    }
-
-    #[test]
-    fn demo_jobs_come_last_and_use_half_the_threads() {
-        let mut bench = Bench::new(4);
-        let with_partial = bench.add(Priority::Live);
-        let turn = bench.pick();
-        bench.give_back(turn, Next::Partial, 1);
-        for _ in 0..4 {
-            bench.add(Priority::Demo);
-        }
-        let recording = bench.add(Priority::Recording);
-        let turns = [bench.pick(), bench.pick(), bench.pick()];
-        let priorities = turns.each_ref().map(|turn| turn.priority);
-        assert_eq!((turns[0].id, turns[1].id), (recording, with_partial));
-        assert_eq!(priorities, [Priority::Recording, Priority::Partial, Priority::Demo]);
-        bench.queue.remove(with_partial);
-        let second = bench.pick();
-        assert_eq!(second.priority, Priority::Demo);
-        let [recorded, partial, demo] = turns;
-        bench.give_back(recorded, Next::Over, 1);
-        bench.give_back(partial, Next::Wait, 1);
-        assert!(bench.queue.pick(bench.now).is_none(), "two threads stay free for others");
-        assert_eq!(bench.add(Priority::Recording), bench.pick().id);
-        bench.give_back(demo, Next::Again, 1);
-        assert_eq!(bench.pick().priority, Priority::Demo);
-    }
-
-    #[test]
-    fn a_wake_during_a_turn_is_not_lost() {
-        let mut bench = Bench::new(1);
-        let job = bench.add(Priority::Live);
-        for next in [Next::Wait, Next::Partial] {
-            let turn = bench.pick();
-            assert!(!bench.queue.wake(job, bench.now));
-            bench.give_back(turn, next, 1);
-            let turn = bench.pick();
-            assert_eq!(turn.priority, Priority::Live);
-            bench.give_back(turn, Next::Again, 1);
-        }
-        let turn = bench.pick();
-        bench.give_back(turn, Next::Wait, 1);
-        assert!(bench.queue.pick(bench.now).is_none());
-    }
-
-    #[test]
-    fn a_job_is_removed_with_its_handle_or_when_it_is_complete() {
-        let mut bench = Bench::new(1);
-        let (at_turn, waiting) = (bench.add(Priority::Live), bench.add(Priority::Live));
-        let turn = bench.pick();
-        assert!(bench.queue.remove(at_turn).is_none(), "its thread has it");
-        assert!(bench.queue.remove(waiting).is_some());
-        assert!(bench.give_back(turn, Next::Again, 1));
-        let last = bench.add(Priority::Recording);
-        let turn = bench.pick();
-        assert!(bench.give_back(turn, Next::Over, 1));
-        assert!(!bench.queue.wake(last, bench.now));
-        assert!(
-            bench.queue.jobs.is_empty()
-                && bench.queue.ready.is_empty()
-                && bench.queue.pick(bench.now).is_none()
-        );
-    }
-
-    #[test]
-    fn lateness_counts_live_jobs_only() {
-        let mut bench = Bench::new(1);
-        bench.add(Priority::Recording);
-        let later = bench.now + Duration::from_secs(3);
-        assert_eq!(bench.queue.lateness(later), Duration::ZERO);
-        bench.add(Priority::Live);
-        assert_eq!(bench.queue.lateness(later), Duration::from_secs(3));
     }
 }

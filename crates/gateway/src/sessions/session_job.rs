@@ -87,7 +87,7 @@ impl SessionJob {
 
     /// Does the next piece of work: of a live session all that its input demands, of another one a part, so
     /// that live sessions need not wait for the rest. Either way the work ends soon after its session.
-    fn work(&mut self) -> Result<Next, EngineError> {
+    fn work(&mut self, threads: usize) -> Result<Next, EngineError> {
         if self.input.is_none() || self.is_gathering() {
             let input = {
                 let mut state = self.state.lock();
@@ -110,7 +110,7 @@ impl SessionJob {
             if self.state.lock().over {
                 return Ok(Next::Over);
             }
-            match self.timeline.work()? {
+            match self.timeline.work_on(threads)? {
                 Some(segments) => self.take(input, segments),
                 None => {
                     self.input = None;
@@ -322,11 +322,11 @@ pub(crate) fn batch_frames(
 }
 
 impl Job for SessionJob {
-    fn turn(&mut self, priority: Priority) -> Next {
+    fn turn(&mut self, priority: Priority, threads: usize) -> Next {
         // A panic of the recogniser must not leave its client waiting.
         let result = catch_unwind(AssertUnwindSafe(|| match priority {
             Priority::Partial => self.partial(),
-            _ => self.work(),
+            _ => self.work(threads),
         }));
         let reason = match result {
             Ok(Ok(next)) => return next,
@@ -336,6 +336,10 @@ impl Job for SessionJob {
         tracing::error!(%reason, "recogniser failed");
         self.state.post(|state| state.results.failed = true);
         Next::Over
+    }
+
+    fn max_threads(&self) -> usize {
+        self.timeline.max_threads()
     }
 }
 
@@ -384,9 +388,9 @@ mod tests {
         let job = SessionJob::new(recognizer, options, 16_000, true, FramePos::ZERO, state.clone(), metrics);
         let mut job = job.unwrap();
         state.lock().input.queue.push_audio(&[0, 0]);
-        assert_eq!(job.turn(Priority::Live), Next::Partial);
-        assert_eq!(job.turn(Priority::Live), Next::Partial);
-        assert_eq!(job.turn(Priority::Partial), Next::Wait);
+        assert_eq!(job.turn(Priority::Live, 1), Next::Partial);
+        assert_eq!(job.turn(Priority::Live, 1), Next::Partial);
+        assert_eq!(job.turn(Priority::Partial, 1), Next::Wait);
         assert!(state.lock().results.partial.is_some());
     }
 
@@ -437,7 +441,7 @@ mod tests {
             let job = SessionJob::new(recognizer, options, 16_000, true, origin, state.clone(), metrics);
             let mut job = job.unwrap();
             state.lock().input.queue.push_audio(&[0, 0]);
-            let taken = (1..10).find(|_| job.turn(Priority::Recording) == Next::Over);
+            let taken = (1..10).find(|_| job.turn(Priority::Recording, 1) == Next::Over);
             assert_eq!(taken, Some(turns), "{latency:?}");
         }
     }
@@ -454,13 +458,13 @@ mod tests {
         let job = SessionJob::new(recognizer.clone(), options, 16_000, false, origin, state.clone(), metrics);
         let mut job = job.unwrap();
         state.lock().input.queue.push_audio(&[0; 2 * 100]);
-        while job.turn(Priority::Recording) != Next::Wait {}
+        while job.turn(Priority::Recording, 1) != Next::Wait {}
         assert_eq!(recognizer.calls(), [Call::Feed(100), Call::Work]);
         for _ in 0..3 {
             state.lock().input.queue.push_audio(&[0; 2 * 16_384]);
         }
         state.lock().input.queue.push_finish();
-        while job.turn(Priority::Recording) != Next::Over {}
+        while job.turn(Priority::Recording, 1) != Next::Over {}
         let second = Call::Feed(16_384);
         let batches = [second, second, Call::Work, second, Call::Flush, Call::Work];
         assert_eq!(recognizer.calls()[2..], batches);

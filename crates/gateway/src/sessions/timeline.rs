@@ -66,8 +66,8 @@ impl RecognitionTimeline {
         Ok(RecognitionTimeline { stream, sample_rate, resampling, origin, pushed: origin, final_: origin })
     }
 
-    /// Takes the next audio, 16-bit little-endian PCM. Returns the segments that are complete at once; `work`
-    /// does the rest.
+    /// Takes the next audio, 16-bit little-endian PCM. Returns the segments that are complete at once;
+    /// `work_on` does the rest.
     pub(crate) fn feed(&mut self, pcm: &[u8]) -> Result<Vec<Segment>, EngineError> {
         self.pushed = self.pushed + (pcm.len() / FRAME_BYTES) as u64;
         let pcm = match &mut self.resampling {
@@ -81,23 +81,26 @@ impl RecognitionTimeline {
         self.take(segments)
     }
 
-    /// Does some of the work that is left, and returns the segments that it completed; `None` once nothing is
-    /// left.
-    pub(crate) fn work(&mut self) -> Result<Option<Vec<Segment>>, EngineError> {
-        if let Some(segments) = self.stream.work()? {
+    /// Returns the number of threads that the next work can use at once.
+    pub(crate) fn max_threads(&self) -> usize {
+        self.stream.max_threads()
+    }
+
+    /// Does some of the work that is left, on at most `threads` threads at once, and returns the segments that
+    /// it completed; `None` once nothing is left.
+    pub(crate) fn work_on(&mut self, threads: usize) -> Result<Option<Vec<Segment>>, EngineError> {
+        if let Some(segments) = self.stream.work_on(threads)? {
             return self.take(segments).map(Some);
         }
-        match self.resampling.as_mut().map(|resampling| std::mem::replace(&mut resampling.flush, Flush::None))
-        {
-            None | Some(Flush::None) => Ok(None),
-            Some(Flush::Due) => {
-                if let Some(resampling) = &mut self.resampling {
-                    resampling.flush = Flush::Begun;
-                }
+        let Some(resampling) = &mut self.resampling else { return Ok(None) };
+        match std::mem::replace(&mut resampling.flush, Flush::None) {
+            Flush::None => Ok(None),
+            Flush::Due => {
+                resampling.flush = Flush::Begun;
                 let segments = self.stream.begin_flush()?;
                 self.take(segments).map(Some)
             }
-            Some(Flush::Begun) => {
+            Flush::Begun => {
                 let segments = self.begin_anew()?;
                 let taken = self.take(segments)?;
                 Ok((!taken.is_empty()).then_some(taken))
@@ -120,7 +123,7 @@ impl RecognitionTimeline {
         Ok(partial)
     }
 
-    /// Ends the utterance. Returns the segments that are complete at once; `work` does the rest.
+    /// Ends the utterance. Returns the segments that are complete at once; `work_on` does the rest.
     pub(crate) fn begin_flush(&mut self) -> Result<Vec<Segment>, EngineError> {
         let segments = match &mut self.resampling {
             None => self.stream.begin_flush()?,
