@@ -15,7 +15,21 @@ const BAR_MIN: usize = 5;
 /// Least time after which the speed is steady enough to estimate the time that is left.
 const STEADY_AFTER: Duration = Duration::from_secs(2);
 
-/// A display of two lines on standard error; hidden if standard error is not a terminal.
+/// The displays on standard error; hidden if standard error is not a terminal.
+pub(crate) struct Displays(MultiProgress);
+
+impl Displays {
+    pub(crate) fn new() -> Displays {
+        Displays(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+    }
+
+    /// Runs `write`, which may print to the same terminal, with the displays hidden.
+    pub(crate) fn around<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.suspend(write)
+    }
+}
+
+/// A display of two lines.
 pub(crate) struct Progress {
     lines: MultiProgress,
     partial: ProgressBar,
@@ -25,9 +39,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Creates the display for the recording `name`; `duration` is its length if known.
-    pub(crate) fn new(name: &str, sample_rate: u32, duration: Option<Duration>) -> Progress {
-        let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+    /// Creates the display for the recording `name` among others; `duration` is its length if known.
+    pub(crate) fn new(
+        displays: &Displays,
+        name: &str,
+        sample_rate: u32,
+        duration: Option<Duration>,
+    ) -> Progress {
+        let lines = displays.0.clone();
         let partial = lines.add(ProgressBar::new_spinner().with_style(line_style()));
         let time = match duration {
             Some(duration) => ProgressBar::new(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),

@@ -1,6 +1,7 @@
 //! The service that a command uses: a remote one, or a gateway inside this process. Both are used through the
 //! same requests over the same kinds of sockets.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ pub(crate) struct Connection {
 
 /// A gateway inside this process, with its own port and tokens.
 struct Embedded {
+    threads: NonZero<usize>,
     stop: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
     /// Directory of the vault; deleted with the gateway, since no other gateway knows its tokens.
@@ -89,7 +91,7 @@ impl Connection {
         trust: Trust,
     ) -> Result<Connection, CliError> {
         let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
-        let config = config.clone();
+        let (config, threads) = (config.clone(), options.threads);
         let load = move || -> Result<(Gateway, NewClient), CliError> {
             let engines = match need {
                 Need::Recognition => {
@@ -120,13 +122,18 @@ impl Connection {
         let NewClient { client_id, client_secret } = project;
         let builder = Client::builder(endpoint).credentials(client_id, client_secret);
         let client = builder.token_dir(directory.path()).trust(trust).build()?;
-        Ok(Connection { client, embedded: Some(Embedded { stop, server, directory }) })
+        Ok(Connection { client, embedded: Some(Embedded { threads, stop, server, directory }) })
+    }
+
+    /// Returns the number of threads that an embedded gateway recognises on; `None` for a remote service.
+    pub(crate) fn threads(&self) -> Option<NonZero<usize>> {
+        self.embedded.as_ref().map(|embedded| embedded.threads)
     }
 
     /// Closes the tokens, and stops the embedded gateway, if there is one.
     pub(crate) async fn close(self) {
         self.client.close().await;
-        if let Some(Embedded { stop, server, directory }) = self.embedded {
+        if let Some(Embedded { stop, server, directory, .. }) = self.embedded {
             stop.cancel();
             // The work is done: the server's result doesn't matter, and a hanging engine is not waited for.
             let _ = timeout(FAREWELL, server).await;

@@ -106,6 +106,11 @@ impl Target {
         }
     }
 
+    /// Returns whether each recording has a file of its own.
+    pub(crate) fn is_directory(&self) -> bool {
+        matches!(self.place, Place::Directory(_))
+    }
+
     /// Opens the writer for the recording `input`.
     pub(crate) fn open(&self, input: &Path) -> Result<Output, CliError> {
         let mut out: Box<dyn Write + Send> = match (&self.place, self.path(input)) {

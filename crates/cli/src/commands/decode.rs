@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::exit_code::{CliError, Exit, STDOUT};
 use crate::input::Reading;
-use crate::progress::Progress;
+use crate::progress::{Displays, Progress};
 use crate::target;
 use crate::terminal::keep_binary_off_terminal;
 use crate::typed::whole;
@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
         Unsuitable::Rate(error) => CliError::new(Exit::Input, format!("{name}: {}", chain(&error))),
         Unsuitable::Silence => CliError::new(Exit::Setup, "--skip-silence: needs 16000 Hz and one channel"),
     })?;
-    let progress = Progress::new(&name, decoder.sample_rate(), decoder.info().duration());
+    let progress = Progress::new(&Displays::new(), &name, decoder.sample_rate(), decoder.info().duration());
     let mut sink = Sink::open(output, format, rate, converter.planes.len())?;
     let mut block = Block::new();
     let (mut position, mut shown) = (FramePos::ZERO, FramePos::ZERO);

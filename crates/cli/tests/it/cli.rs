@@ -14,7 +14,7 @@ use voxline_fixtures::clips;
 use voxline_fixtures::samples::models_dir;
 
 /// Transcript of [`RECORDING`], which is `austen_0930` of `samples/transcripts.tsv`.
-const SAID: &str = "he might even have been made amiable himself";
+pub(crate) const SAID: &str = "he might even have been made amiable himself";
 
 /// Recording that the tests here transcribe.
 const RECORDING: &str =

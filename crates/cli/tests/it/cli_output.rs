@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use voxline_engines::wer::normal;
 use voxline_gateway::authority::Terms;
 use voxline_testing::DigestRecognizer;
 
-use crate::cli::{Place, assert_fails, signal, text};
-use voxline_fixtures::gateway::audio::wav;
+use crate::cli::{Place, SAID, assert_fails, signal, text};
+use voxline_fixtures::clips;
+use voxline_fixtures::gateway::audio::{wav, wav_of};
 use voxline_fixtures::gateway::server::{Server, Setup};
 use voxline_fixtures::gateway::voice::Tone;
 
@@ -239,4 +241,24 @@ fn headerless_audio_is_told_what_it_lacks() {
     assert_fails(&place.run(&["probe", "call.raw"]), 3, &hint);
     let known = place.run(&["decode", "call.raw", "--raw", "ulaw:16000", "-o", "out.wav"]);
     assert_eq!(known.status.code(), Some(0), "{}", text(&known.stderr));
+}
+
+/// The second recording is complete long before the first, which takes a minute of speech. On one thread they
+/// are heard one after the other.
+#[test]
+fn recordings_of_a_directory_are_transcribed_at_once() {
+    if std::thread::available_parallelism().is_ok_and(|threads| threads.get() == 1) {
+        return;
+    }
+    let (place, mut pcm) = (Place::new(), clips::audio("en-16k", "austen_0930"));
+    pcm.resize(pcm.len() + 16_000, 0);
+    place.file("long.wav", wav_of(&pcm.repeat(15)));
+    place.file("short.wav", wav_of(&pcm));
+    let run = ["transcribe", "long.wav", "missing.wav", "short.wav", "--language", "en", "-o", "texts/"];
+    assert_fails(&place.run(&run), 3, &["missing.wav"]);
+    let written = |name| fs::metadata(place.path(name)).unwrap().modified().unwrap();
+    assert!(written("texts/short.txt") < written("texts/long.txt"), "the long one came first");
+    assert_eq!(normal(&fs::read_to_string(place.path("texts/short.txt")).unwrap()), normal(SAID));
+    let long = fs::read_to_string(place.path("texts/long.txt")).unwrap();
+    assert!(long.len() > 10 * SAID.len(), "{long}");
 }

@@ -10,6 +10,7 @@ use super::ledger::Form;
 use super::spooling::{SpooledRecording, Spooling};
 use crate::hints::Hints;
 use crate::input::{self, Reading};
+use crate::progress::Displays;
 use crate::signals::Stop;
 use crate::target::Target;
 use voxline::Client;
@@ -37,6 +38,7 @@ pub(super) struct Job {
     pub(super) speakers: Vec<String>,
     pub(super) spooling: Option<Spooling>,
     pub(super) ledger: Option<Form>,
+    pub(super) displays: Displays,
     pub(super) interrupted: CancellationToken,
     /// The request that interrupted the run.
     pub(super) stopped: OnceLock<Stop>,
@@ -57,7 +59,7 @@ pub(super) struct SessionOptions {
 impl Job {
     /// Returns how urgent the text of a recording is. Nobody waits for each word of a recording that is
     /// complete and read at once.
-    fn latency(&self, input: &Path) -> Latency {
+    pub(super) fn latency(&self, input: &Path) -> Latency {
         let is_complete = self.session.pace == Pace::MAX && !input::is_live(input);
         if is_complete { Latency::Relaxed } else { Latency::Live }
     }

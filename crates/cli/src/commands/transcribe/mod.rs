@@ -6,11 +6,14 @@ mod ledger;
 mod recording;
 mod spooling;
 
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use futures::{StreamExt, future, stream};
 use tokio_util::sync::CancellationToken;
 
 use self::job::{Job, SAMPLE_RATE, SessionOptions};
@@ -18,6 +21,7 @@ use crate::arguments::{Common, RecognitionOptions};
 use crate::exit_code::{CliError, Exit};
 use crate::hints::{HintOptions, Hints};
 use crate::input::Reading;
+use crate::progress::Displays;
 use crate::service::{Connection, Need};
 use crate::signals::{Signals, Stop};
 use crate::target::Target;
@@ -26,8 +30,12 @@ use crate::typed::whole;
 use voxline::Client;
 use voxline::decode::Channels;
 use voxline::pace::Pace;
+use voxline::protocol::Latency;
 use voxline::session::Overflow;
 use voxline::transcript::Format;
+
+/// Largest number of recordings that are transcribed at once. Each has a replay buffer.
+const MOST_AT_ONCE: usize = 16;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -106,9 +114,10 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let connection = Connection::open(&config, Need::Recognition).await?;
     target.create()?;
     let job = arguments.job(connection.client.clone(), config.language, hints, target);
+    let at_once = job.at_once(&recordings, &connection);
     let mut signals = Signals::new()?;
     let exits = tokio::select! {
-        exits = job.transcribe_all(recordings) => exits,
+        exits = job.transcribe_all(recordings, at_once) => exits,
         // The dropped work ends by itself.
         stopped = job.stop(&mut signals) => return Err(stopped),
     };
@@ -164,6 +173,7 @@ impl Arguments {
             speakers: self.speakers,
             spooling: self.spooling.settle(),
             ledger: self.ledger,
+            displays: Displays::new(),
             interrupted: CancellationToken::new(),
             stopped: OnceLock::new(),
         }
@@ -171,22 +181,39 @@ impl Arguments {
 }
 
 impl Job {
-    /// Transcribes recordings one after another, until the run is interrupted or its output is not read any
-    /// more. Returns the exit code of each.
-    async fn transcribe_all(&self, recordings: Vec<Checked>) -> Vec<Exit> {
-        let mut exits = Vec::new();
-        for (input, checked) in recordings {
+    /// Returns the number of recordings to transcribe at once: as many as the embedded gateway has threads, if
+    /// each has a file of its own and nobody waits for its text.
+    fn at_once(&self, recordings: &[Checked], connection: &Connection) -> usize {
+        let is_live = |(input, checked): &Checked| checked.is_ok() && self.latency(input) == Latency::Live;
+        if !self.target.is_directory() || recordings.iter().any(is_live) {
+            return 1;
+        }
+        connection.threads().map_or(1, NonZero::get).min(MOST_AT_ONCE)
+    }
+
+    /// Transcribes recordings in their order, `at_once` at once, until the run is interrupted or its output is
+    /// not read any more. Returns the exit code of each.
+    async fn transcribe_all(&self, recordings: Vec<Checked>, at_once: usize) -> Vec<Exit> {
+        let transcribe = |(place, (input, checked)): (usize, Checked)| async move {
             let result = match checked {
                 Ok(()) => self.transcribe(&input).await,
                 Err(error) => Err(error),
             };
             let unread = result.as_ref().is_err_and(|error| error.unread);
-            exits.push(told(result));
-            if unread || self.interrupted.is_cancelled() {
+            (place, self.displays.around(|| told(result)), unread)
+        };
+        let recordings = stream::iter(recordings.into_iter().enumerate());
+        let recordings = recordings.take_while(|_| future::ready(!self.interrupted.is_cancelled()));
+        let mut results = pin!(recordings.map(transcribe).buffer_unordered(at_once));
+        let mut exits = Vec::new();
+        while let Some((place, exit, unread)) = results.next().await {
+            exits.push((place, exit));
+            if unread {
                 break;
             }
         }
-        exits
+        exits.sort_unstable_by_key(|(place, _)| *place);
+        exits.into_iter().map(|(_, exit)| exit).collect()
     }
 
     /// Waits for the request to stop at once, and returns its error. A first request ends the audio instead,

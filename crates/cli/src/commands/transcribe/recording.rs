@@ -47,7 +47,8 @@ impl Job {
         let name = opened.name().to_owned();
         let speakers = self.speakers(&name, opened.channels())?;
         let output = self.target.open(input)?;
-        let progress = Progress::new(&name, SAMPLE_RATE, opened.info().and_then(StreamInfo::duration));
+        let duration = opened.info().and_then(StreamInfo::duration);
+        let progress = Progress::new(&self.displays, &name, SAMPLE_RATE, duration);
 
         // A failed output ends the work: the dropped transcript ends its sessions.
         let mut transcript = opened.start_by_channel();
