@@ -1,9 +1,12 @@
 //! Endpointing: detection of the start and the end of utterances.
 //!
-//! The stream is judged in hops of 16 ms, so the decisions do not depend on how the samples are pushed. At
-//! the end of each span the endpointer begins anew: it forgets all before, and judges once more the samples
-//! that it has judged beyond. So the spans of a stream that begins at the end of a span are those of the
-//! whole stream.
+//! The stream is judged in hops of 16 ms, counted from its start (or the last flush), so the decisions do
+//! not depend on how the samples are pushed.
+//!
+//! An endpointer of a live session begins anew at the end of each span: it forgets all before, and judges
+//! once more the samples that it has judged beyond. So the spans of a session that begins at the end of a
+//! span are those of the undisturbed session. A recording begins its endpointer anew at the end of each
+//! window instead.
 
 mod utterance;
 
@@ -105,6 +108,8 @@ pub struct Endpointer {
     /// Results for the last hops, `true` if voiced, oldest first; counted towards the onset.
     recent: VecDeque<bool>,
     open: Option<Utterance>,
+    /// `true` if the endpointer begins anew at the end of each span.
+    begins_anew: bool,
 }
 
 impl Endpointer {
@@ -129,7 +134,13 @@ impl Endpointer {
             reported: position,
             recent: VecDeque::new(),
             open: None,
+            begins_anew: false,
         }
+    }
+
+    /// Makes the endpointer begin anew at the end of each span.
+    pub(crate) fn beginning_anew(self) -> Endpointer {
+        Endpointer { begins_anew: true, ..self }
     }
 
     /// Takes the next samples and returns the spans that they complete.
@@ -168,6 +179,11 @@ impl Endpointer {
         } else if end > self.reported {
             self.silence(end, &mut spans);
         }
+        self.forget(end);
+        self.judged = end;
+        self.recent.clear();
+        self.detector.reset();
+        self.modulation.reset();
         spans
     }
 
@@ -201,13 +217,16 @@ impl Endpointer {
         }
     }
 
-    /// Begins anew at the end of a span.
+    /// Begins anew at the end of a span, unless the endpointer goes on from there.
     fn begin_at(&mut self, end: FramePos) {
-        self.forget(end);
-        (self.judged, self.reported) = (end, end);
-        self.recent.clear();
-        self.detector.reset();
-        self.modulation.reset();
+        self.reported = end;
+        if self.begins_anew {
+            self.forget(end);
+            self.judged = end;
+            self.recent.clear();
+            self.detector.reset();
+            self.modulation.reset();
+        }
     }
 
     /// Judges the next hop, which must be complete.
@@ -248,7 +267,10 @@ impl Endpointer {
             let start = FramePos((self.judged.0 - hops * HOP as u64).saturating_sub(PRE_ROLL));
             let start = start.max(self.reported).max(self.kept_from);
             if start.0 >= self.reported.0 + REPORT_PAUSE {
-                return self.silence(start, spans);
+                self.silence(start, spans);
+                if self.begins_anew {
+                    return;
+                }
             }
             self.forget(start);
             self.recent.clear();
@@ -277,6 +299,7 @@ impl Endpointer {
         } else if self.judged - start >= LONGEST - HOP as u64 {
             let back = utterance.cut_back();
             let cut = FramePos(self.judged.0 - (back * HOP) as u64);
+            self.open = (!self.begins_anew).then(|| utterance.split_off(back, cut));
             self.report(cut, start.to(cut), &utterance, spans);
         } else {
             self.open = Some(utterance);
@@ -293,6 +316,7 @@ impl Endpointer {
             spans.push(Span::Speech { range, start: heard.start, pcm, lively });
             self.begin_at(end);
         }
+        self.forget(end);
     }
 
     fn silence(&mut self, end: FramePos, spans: &mut Vec<Span>) {

@@ -166,7 +166,7 @@ fn an_endpointer_begun_at_the_end_of_a_span_finds_the_spans_that_follow() {
     audio.extend(vec![0; 16_000]);
     audio.extend((0..30_000).map(|i| ((i as f32 * 0.17).sin() * 8_000.0) as i16));
     let run = |origin: usize| {
-        let mut endpointer = Endpointer::starting_at(FramePos(origin as u64));
+        let mut endpointer = Endpointer::starting_at(FramePos(origin as u64)).beginning_anew();
         let mut spans = endpointer.push(&audio[origin..]);
         spans.extend(endpointer.flush());
         spans

@@ -20,7 +20,7 @@ pub(super) struct Utterance {
     pub(super) start: FramePos,
     /// End of the last voiced hop.
     pub(super) voiced_end: FramePos,
-    /// Loudness of each hop judged since the utterance was opened; the last hop ends at `judged`.
+    /// Loudness of each hop judged since the utterance was opened or cut; the last hop ends at `judged`.
     energy: Vec<f32>,
     /// Change of the spectrum up to each of these hops, in dB.
     changes: Vec<f32>,
@@ -68,6 +68,18 @@ impl Utterance {
     /// Returns the position up to which the utterance is heard, should no voiced hop follow.
     pub(super) fn heard_end(&self) -> FramePos {
         self.voiced_end + HANGOVER
+    }
+
+    /// Returns the last `back` hops, which begin at `cut`, as an utterance of their own.
+    pub(super) fn split_off(&self, back: usize, cut: FramePos) -> Utterance {
+        let mut rest = Utterance::new(cut, self.voiced_end.max(cut));
+        let first = self.energy.len() - back;
+        let mut end = cut;
+        for (energy, change) in self.energy[first..].iter().zip(&self.changes[first..]) {
+            end = end + HOP as u64;
+            rest.push(end, *energy, *change);
+        }
+        rest
     }
 
     /// Returns whether the utterance is a tone: its spectrum changes only where it begins and ends. An

@@ -68,7 +68,7 @@ impl Stream {
         Stream {
             shared,
             options,
-            endpointer: Endpointer::new(),
+            endpointer: Endpointer::new().beginning_anew(),
             spans: VecDeque::new(),
             final_result: None,
             in_progress: None,
