@@ -155,8 +155,8 @@ impl Authority {
     }
 
     /// Verifies a token again that was valid before. Of a short-lived key, the token that it was made with is
-    /// verified, whether or not the key itself has expired. The token stays valid while the store can't be read:
-    /// revocations are announced again once the store is back.
+    /// verified, whether or not the key itself has expired. The token stays valid while the store can't be
+    /// read: revocations are announced again once the store is back.
     pub(crate) fn check_again(&self, identity: &Identity) -> Result<Identity, AuthorityError> {
         let Some(fingerprint) = identity.fingerprint else {
             return self.check_project(identity).map(|()| identity.clone());

@@ -7,11 +7,20 @@ use super::recordings::body_error;
 use crate::gateway::Gateway;
 use crate::http::body;
 use crate::http::error::ApiError;
+use voxline::sentences::sentences;
 
 /// Longest text in characters, as of `/tts`.
 pub(super) const MAX_CHARACTERS: usize = 20_000;
 /// Longest body in bytes: a character takes up to twelve as JSON, and there may be instructions.
 const MAX_BODY: usize = 384 * 1024;
+
+/// Takes all but the last sentence of a text, which may go on.
+pub(super) fn take_sentences(text: &mut String) -> String {
+    let said = text.trim_end();
+    let last = sentences(said).last().map_or(0, str::len);
+    let rest = text.split_off(said.len() - last);
+    std::mem::replace(text, rest)
+}
 
 /// Reads the body of a request to speak, whatever its content type says.
 ///

@@ -59,8 +59,8 @@ impl Credential {
 /// beginning alone: the session goes on after the token has expired, but not after it was revoked.
 pub(crate) struct OpeningToken {
     pub(crate) identity: Identity,
-    /// Expiry of the token, on the authority's clock. Of a short-lived key, it is that of the token that it was
-    /// made with: the revocation of that token ends the session.
+    /// Expiry of the token, on the authority's clock. Of a short-lived key, it is that of the token that it
+    /// was made with: the revocation of that token ends the session.
     expires_at: Option<Duration>,
 }
 

@@ -95,6 +95,21 @@ impl<'a> LiveSocket<'a> {
         self.wire.send(Message::text(text));
     }
 
+    /// Queues a message of audio, and waits while the client takes what is queued before. Returns whether the
+    /// gateway is about to stop. Cancel safe but for the message.
+    ///
+    /// # Errors
+    /// Returns [`LiveEnd`] if the client, its token or the gateway ends the socket.
+    pub(crate) async fn send_audio(&mut self, audio: Bytes) -> Result<bool, LiveEnd> {
+        self.wire.send(Message::Binary(audio));
+        let mut is_draining = false;
+        while self.wire.queued() >= QUEUE_HIGH {
+            let input = self.wait(&mut [], false, true).await?;
+            is_draining |= matches!(input, Some(LiveInput::Drain));
+        }
+        Ok(is_draining)
+    }
+
     /// Waits for the next input. Results come before messages of the client. Messages are read only if
     /// `reads` says so, while the client takes its results, and while all recognitions have room. Cancel
     /// safe.

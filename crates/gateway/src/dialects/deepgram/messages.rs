@@ -70,7 +70,7 @@ pub(super) struct StreamInfo {
 impl StreamInfo {
     /// Returns an id of the recogniser that is always the same: the start of a hash of its name, in the form
     /// of a version 8 UUID (RFC 9562, section 5.8).
-    fn model_uuid(&self) -> String {
+    pub(super) fn model_uuid(&self) -> String {
         use sha2::{Digest, Sha256};
         let mut bytes: [u8; 16] = Sha256::digest(&self.model)[..16].try_into().expect("a hash has 32 bytes");
         bytes[6] = bytes[6] & 0x0f | 0x80;

@@ -4,7 +4,7 @@
 //! - `query`, `parameters`: the query of a request, read.
 //! - `live`: the server half of live audio; `input` decodes it, and `channel` translates its results.
 //! - `prerecorded`: the handler of recordings; `transcript` writes the result.
-//! - `speak`: synthesis.
+//! - `speak`: synthesis; `speak_live`: the same by WebSocket, and `spoken_text` is the text of it.
 //! - `grant`: short-lived keys.
 //! - `messages`: messages, and what results have in common.
 //! - `error`: errors in the shape of Deepgram.
@@ -19,6 +19,8 @@ pub(crate) mod parameters;
 pub(crate) mod prerecorded;
 mod query;
 pub(crate) mod speak;
+mod speak_live;
+mod spoken_text;
 mod status;
 mod transcript;
 
@@ -35,7 +37,7 @@ pub(super) fn routes() -> Routes {
     Routes {
         guarded: vec![
             ("/v1/listen", get(live::upgrade).post(prerecorded::transcribe)),
-            ("/v1/speak", post(speak::speak)),
+            ("/v1/speak", get(speak_live::upgrade).post(speak::speak)),
             ("/v1/auth/grant", post(grant::grant)),
         ],
         open: vec![("/v1/status", get(status::health)), ("/v1/status/engine", get(status::engine))],

@@ -65,12 +65,35 @@ impl Parameters {
                 return Err(BadParameter(message));
             }
         };
-        if !matches!(format, Format::Mp3 | Format::Opus) && !SAMPLE_RATES.contains(&sample_rate) {
-            let known = SAMPLE_RATES.map(|rate| rate.to_string()).join(", ");
-            return Err(BadParameter(format!("sample_rate {sample_rate} is none of {known}")));
+        if !matches!(format, Format::Mp3 | Format::Opus) {
+            check_rate(sample_rate)?;
         }
         Ok(Parameters { model: query.last("model").unwrap_or(MODEL).to_owned(), format })
     }
+
+    /// Parses the query of a WebSocket, whose audio has no container.
+    ///
+    /// # Errors
+    /// Returns [`BadParameter`] for a format that is not available.
+    pub(super) fn parse_live(query: &str) -> Result<(String, u32), BadParameter> {
+        let query = Query::parse(query)?;
+        let encoding = query.last("encoding").filter(|encoding| !encoding.is_empty());
+        if let Some(other) = encoding.filter(|encoding| *encoding != "linear16") {
+            let shown: String = other.chars().take(20).collect();
+            return Err(BadParameter(format!("encoding '{shown}' is not available; linear16 is")));
+        }
+        let sample_rate = query.number("sample_rate")?.unwrap_or(PCM_RATE);
+        check_rate(sample_rate)?;
+        Ok((query.last("model").unwrap_or(MODEL).to_owned(), sample_rate))
+    }
+}
+
+fn check_rate(sample_rate: u32) -> Result<(), BadParameter> {
+    if SAMPLE_RATES.contains(&sample_rate) {
+        return Ok(());
+    }
+    let known = SAMPLE_RATES.map(|rate| rate.to_string()).join(", ");
+    Err(BadParameter(format!("sample_rate {sample_rate} is none of {known}")))
 }
 
 /// Body of a request.
@@ -128,7 +151,11 @@ fn validate(gateway: &Gateway, parameters: Parameters, text: String) -> Result<S
 
 /// Returns the voice of a model for a text in `language`. A model of Deepgram, such as `aura-2-thalia-en`,
 /// stands for a woman or a man who speaks the language, and any other name for the voice that has it.
-fn voice_named(voices: &Voices, model: &str, language: &str) -> Result<Arc<dyn Voice>, VoiceError> {
+pub(super) fn voice_named(
+    voices: &Voices,
+    model: &str,
+    language: &str,
+) -> Result<Arc<dyn Voice>, VoiceError> {
     if !model.starts_with("aura-") {
         return voices.find(Some(model), Some(language));
     }

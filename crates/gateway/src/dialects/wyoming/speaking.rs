@@ -9,14 +9,13 @@ use futures::{Stream, StreamExt, TryFutureExt, TryStreamExt};
 use super::API;
 use super::messages::{Reply, VoiceName, audio_chunk, audio_start, audio_stop, synthesize_stopped};
 use crate::authority::Identity;
-use crate::dialects::texts::MAX_CHARACTERS;
+use crate::dialects::texts::{MAX_CHARACTERS, take_sentences};
 use crate::gateway::Gateway;
 use crate::http::error::ApiError;
 use crate::speech::encoder::Format;
 use crate::speech::synthesis::Synthesis;
 use voxline::engine::{Voice, language_of};
 use voxline::error::chain;
-use voxline::sentences::sentences;
 
 /// Bytes of audio in an event: 1,024 samples, as the reference implementation sends by default.
 const CHUNK: usize = 2_048;
@@ -126,15 +125,12 @@ impl Speaking {
         }
     }
 
-    /// Takes the text that can be spoken: all but the last sentence, which may go on.
+    /// Takes the text that can be spoken.
     fn take_speakable(&mut self) -> String {
         if self.is_complete {
             return std::mem::take(&mut self.pending);
         }
-        let text = self.pending.trim_end();
-        let last = sentences(text).last().map_or(0, str::len);
-        let rest = self.pending.split_off(text.len() - last);
-        std::mem::replace(&mut self.pending, rest)
+        take_sentences(&mut self.pending)
     }
 
     /// Starts to speak a text.

@@ -1,9 +1,11 @@
 //! Deepgram's synthesis.
 
 use reqwest::Response;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use voxline_gateway::authority::{Budget, Scope, Terms};
 
+use super::peer::{Peer, Said};
 use super::stage::{Stage, content_type, decoded, service_token};
 use voxline_fixtures::gateway::http::url;
 
@@ -98,5 +100,83 @@ async fn what_can_t_be_spoken_is_refused_in_deepgrams_shape() {
             "{body}"
         );
     }
+    stage.server.stop().await;
+}
+
+const LIVE: &str = "/v1/speak?model=tone&encoding=linear16&sample_rate=24000";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_in_pieces_is_spoken_by_websocket() {
+    let stage = Stage::new().await;
+    let mut peer = Peer::open(&stage.server, LIVE, &stage.token).await;
+    let request_id = peer.headers["dg-request-id"].to_str().unwrap().to_owned();
+    let metadata = peer.message().await;
+    assert_eq!((&metadata["type"], &metadata["request_id"]), (&json!("Metadata"), &json!(request_id)));
+    for field in ["model_name", "model_version", "model_uuid"] {
+        assert!(metadata[field].is_string(), "{metadata}");
+    }
+    let spoken = |samples: usize| [0x34, 0x12].repeat(samples);
+    // A sentence that may go on is spoken once it is flushed.
+    let (start, rest) = TEXT.split_at(7);
+    peer.say(&json!({ "type": "Speak", "text": start })).await;
+    peer.say(&json!({ "type": "Speak", "text": rest })).await;
+    peer.say(&json!({ "type": "Flush" })).await;
+    assert_eq!(peer.message().await, json!({ "type": "Flushed", "sequence_id": 0 }));
+    assert_eq!(peer.heard, spoken(2_000));
+    // What is cleared is not spoken.
+    peer.say(&json!({ "type": "Speak", "text": "Never" })).await;
+    peer.say(&json!({ "type": "Clear" })).await;
+    assert_eq!(peer.message().await, json!({ "type": "Cleared", "sequence_id": 1 }));
+    for text in ["no JSON", "{}", r#"{"type":"KeepAlive"}"#] {
+        peer.text(text).await;
+        assert_eq!(peer.message().await["type"], "Warning");
+    }
+    peer.audio(&[0; 10]).await;
+    assert_eq!(peer.message().await["code"], "BINARY");
+    // The end comes after all audio.
+    peer.say(&json!({ "type": "Speak", "text": TEXT })).await;
+    peer.say(&json!({ "type": "Close" })).await;
+    let (messages, close) = peer.rest().await;
+    assert_eq!(messages, [json!({ "type": "Flushed", "sequence_id": 2 })]);
+    assert_eq!((close, peer.heard), (Said::Close(1000, String::new()), spoken(4_000)));
+    stage.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_for_speech_has_the_rights_of_its_token() {
+    let stage = Stage::new().await;
+    let authority = stage.server.gateway.authority();
+    let token = |terms: Terms| service_token(&stage.server, terms);
+    let deaf = token(Terms { scopes: [Scope::AsrStream].into_iter().collect(), ..Terms::default() });
+    let none = Budget { per_day: None, total: Some(0) };
+    let spent = token(Terms { characters: none, ..Terms::default() });
+    for (path, key, status) in [
+        (LIVE, "wrong", 401),
+        (LIVE, &deaf, 403),
+        (LIVE, &spent, 402),
+        ("/v1/speak?encoding=mp3", &stage.token, 400),
+        ("/v1/speak?sample_rate=11025", &stage.token, 400),
+        ("/v1/speak?model=nobody", &stage.token, 400),
+    ] {
+        let header = format!("Token {key}");
+        let refused = Peer::ask(&stage.server, path, &[("authorization", &header)]).await.err().expect(path);
+        assert_eq!(refused.status, status, "{path}: {refused:?}");
+        assert!(refused.body["err_code"].is_string(), "{refused:?}");
+    }
+    // A budget for one text and no more.
+    let poor = token(Terms { characters: Budget { per_day: None, total: Some(25) }, ..Terms::default() });
+    let mut peer = Peer::open(&stage.server, LIVE, &poor).await;
+    for _ in 0..2 {
+        peer.say(&json!({ "type": "Speak", "text": TEXT })).await;
+        peer.say(&json!({ "type": "Flush" })).await;
+    }
+    let (_, close) = peer.rest().await;
+    assert!(matches!(&close, Said::Close(1008, _)), "{close:?}");
+    assert_eq!(peer.heard.len(), 2 * 2_000);
+    let minted = authority.create_service_token("test", Terms::default()).unwrap();
+    let mut peer = Peer::open(&stage.server, LIVE, minted.token.expose_secret()).await;
+    authority.revoke_token(&minted.id).unwrap();
+    let (_, close) = peer.rest().await;
+    assert!(matches!(&close, Said::Close(1008, _)), "{close:?}");
     stage.server.stop().await;
 }

@@ -37,6 +37,8 @@ pub(super) enum Said {
 pub(super) struct Peer {
     socket: WebSocketStream<TcpStream>,
     pub(super) headers: HeaderMap,
+    /// All audio that has come.
+    pub(super) heard: Vec<u8>,
 }
 
 impl Peer {
@@ -59,7 +61,9 @@ impl Peer {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         match within(PATIENCE, "an answer to the upgrade", client_async(request, stream)).await {
-            Ok((socket, response)) => Ok(Peer { socket, headers: response.headers().clone() }),
+            Ok((socket, response)) => {
+                Ok(Peer { socket, headers: response.headers().clone(), heard: Vec::new() })
+            }
             Err(Error::Http(response)) => {
                 let (parts, body) = response.into_parts();
                 let body = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
@@ -108,6 +112,7 @@ impl Peer {
                         let _ = self.socket.flush().await;
                         return Said::Close(frame.code.into(), frame.reason.as_str().to_owned());
                     }
+                    Some(Ok(Message::Binary(audio))) => self.heard.extend_from_slice(&audio),
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Said::End,
                 }
