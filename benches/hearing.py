@@ -111,7 +111,8 @@ def make(place, options):
         said = [(*long_recording([clips[name] for name in names], options.minutes, dice), 1) for _ in range(options.recordings)]
         groups[f"long {language}"] = language, said
         dice = random.Random(f"repetitions {language} {options.seed}")
-        chosen = dice.sample([clip for name in names for clip in clips[name]], options.repetitions)
+        pool = [clip for name in names for clip in clips[name]]
+        chosen = dice.sample(pool, min(options.repetitions, len(pool)))
         groups[f"repetitions {language}"] = language, [
             (*repetition(clip, rounds, dice), rounds) for clip in chosen for rounds in (2, 3)
         ]
@@ -191,7 +192,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=1, help="of the recordings (1)")
     parser.add_argument("--minutes", type=float, default=4, help="length of a long recording (4)")
     parser.add_argument("--recordings", type=int, default=3, help="long recordings of each language (3)")
-    parser.add_argument("--repetitions", type=int, default=15, help="clips of each language that are repeated (15)")
+    parser.add_argument("--repetitions", type=int, default=15, help="clips of each language that are repeated, as far as there are as many (15)")
     parser.add_argument("--languages", type=names, default=list(SPEAKERS), help="en,ru")
     parser.add_argument("--only", type=names, default=[*ACCURACIES, *THEIRS], help="engines by their names in the table (all)")
     parser.add_argument("--keep", type=Path, help="an empty directory in which to keep the recordings and what was heard")
