@@ -10,6 +10,8 @@ use voxline::engine::{
 use voxline::protocol::MAX_CONTEXT_BYTES;
 
 /// Breach of the contract of [`Recognizer`] or [`RecognizerStream`], which is a defect of the engine.
+///
+/// [`RecognizerStream`]: voxline::engine::RecognizerStream
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Nonconformance {
@@ -120,6 +122,8 @@ const UNKNOWN_LANGUAGE: &str = "qtx";
 ///
 /// # Errors
 /// Returns the first [`Nonconformance`].
+///
+/// [`Capabilities`]: voxline::engine::Capabilities
 pub fn check_recognizer(recognizer: &dyn Recognizer, pcm: &[i16]) -> Result<Vec<Segment>, Nonconformance> {
     check_requests(recognizer)?;
     let request = RecognitionRequest::new;

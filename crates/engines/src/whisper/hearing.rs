@@ -102,7 +102,8 @@ pub(super) fn step(
     pools.run_each(&mut parts, &|(part, buffers), kernels| part.step(model, kernels, buffers, options))
 }
 
-/// Divides windows among threads. Windows that do not decode yet come first, so that more decode side by side.
+/// Divides windows among threads. Windows that do not decode yet come first, so that more decode side by
+/// side.
 fn parts<'a>(hearings: &'a mut [Hearing], options: &DecodingOptions, threads: usize) -> Vec<Part<'a>> {
     let (mut parts, mut decoding) = (Vec::new(), Vec::new());
     for hearing in hearings {

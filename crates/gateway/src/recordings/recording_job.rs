@@ -93,8 +93,8 @@ impl RecordingJob {
         }
     }
 
-    /// Does some of the work on the last batch, on at most `threads` threads, or gives the recogniser the next
-    /// part of a channel. Returns the request for the next turn; the recording is complete with
+    /// Does some of the work on the last batch, on at most `threads` threads, or gives the recogniser the
+    /// next part of a channel. Returns the request for the next turn; the recording is complete with
     /// [`Next::Over`].
     fn advance(&mut self, threads: usize) -> Result<Next, ApiError> {
         if let Some(channel) = self.working {

@@ -86,8 +86,8 @@ impl RecognitionTimeline {
         self.stream.max_threads()
     }
 
-    /// Does some of the work that is left, on at most `threads` threads at once, and returns the segments that
-    /// it completed; `None` once nothing is left.
+    /// Does some of the work that is left, on at most `threads` threads at once, and returns the segments
+    /// that it completed; `None` once nothing is left.
     pub(crate) fn work_on(&mut self, threads: usize) -> Result<Option<Vec<Segment>>, EngineError> {
         if let Some(segments) = self.stream.work_on(threads)? {
             return self.take(segments).map(Some);

@@ -181,8 +181,8 @@ impl Arguments {
 }
 
 impl Job {
-    /// Returns the number of recordings to transcribe at once: as many as the embedded gateway has threads, if
-    /// each has a file of its own and nobody waits for its text.
+    /// Returns the number of recordings to transcribe at once: as many as the embedded gateway has threads,
+    /// if each has a file of its own and nobody waits for its text.
     fn at_once(&self, recordings: &[Checked], connection: &Connection) -> usize {
         let is_live = |(input, checked): &Checked| checked.is_ok() && self.latency(input) == Latency::Live;
         if !self.target.is_directory() || recordings.iter().any(is_live) {
@@ -191,8 +191,8 @@ impl Job {
         connection.threads().map_or(1, NonZero::get).min(MOST_AT_ONCE)
     }
 
-    /// Transcribes recordings in their order, `at_once` at once, until the run is interrupted or its output is
-    /// not read any more. Returns the exit code of each.
+    /// Transcribes recordings in their order, `at_once` at once, until the run is interrupted or its output
+    /// is not read any more. Returns the exit code of each.
     async fn transcribe_all(&self, recordings: Vec<Checked>, at_once: usize) -> Vec<Exit> {
         let transcribe = |(place, (input, checked)): (usize, Checked)| async move {
             let result = match checked {
