@@ -32,7 +32,7 @@ pub struct ShortLivedKey {
 /// The key of the signatures.
 pub(super) struct Signer([u8; 32]);
 
-/// What a short-lived key says.
+/// Signed content of a short-lived key.
 #[derive(Debug, PartialEq)]
 pub(super) struct Claims {
     /// Key of the record of the token that it was made with.

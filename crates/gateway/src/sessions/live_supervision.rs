@@ -1,4 +1,4 @@
-//! What ends the streams of a client besides its messages.
+//! Supervision of the streams of a client: revocation of its token, and the shutdown of the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! What ends a socket besides its messages: a client that is gone, a token that is revoked, a gateway that
-//! stops.
+//! Supervision of a socket: the end of a client that is gone, of a revoked token, or of a gateway that stops.
 
 use std::time::Duration;
 

@@ -48,7 +48,7 @@ struct Connection<'a> {
     input: PcmInput,
     /// Language that was asked for.
     language: Option<String>,
-    /// How the stream ends, once its audio has ended.
+    /// Kind of the end of the stream, once its audio has ended.
     ending: Option<Ending>,
 }
 

@@ -1,4 +1,4 @@
-//! What a form asks for: the recognition, and the format of its result.
+//! Fields of a form: the recognition that it asks for, and the format of its result.
 
 use super::error::OpenAiError;
 use super::form::Fields;

@@ -115,7 +115,7 @@ struct Text {
     style: Style,
 }
 
-/// How a text is to be spoken.
+/// Settings of the speech of a text.
 #[derive(Deserialize)]
 struct Style {
     #[serde(default)]

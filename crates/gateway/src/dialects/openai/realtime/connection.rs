@@ -94,7 +94,7 @@ struct Hearing {
     format: AudioFormat,
     transcription: Transcription,
     input: PcmInput,
-    /// How it ends, once its audio has ended. What comes next is for another session.
+    /// Kind of its end, once its audio has ended. Later audio is for another session.
     ending: Option<Ending>,
 }
 

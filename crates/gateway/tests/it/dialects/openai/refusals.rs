@@ -1,4 +1,4 @@
-//! What is refused: each in the shape of OpenAI's errors, and before its costs.
+//! Refusals: each in the shape of OpenAI's errors, and before its costs.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
