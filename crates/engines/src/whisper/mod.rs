@@ -36,7 +36,6 @@ mod decoding;
 mod detection;
 mod encoder;
 mod fallback;
-mod hearing;
 mod int8;
 mod joined;
 mod keyword_check;
@@ -45,6 +44,7 @@ mod keywords;
 mod mel;
 mod model;
 mod next_token;
+mod open_windows;
 mod ops;
 mod options;
 mod recording;
@@ -100,7 +100,7 @@ struct Shared {
     model: Model,
     pools: ThreadPools,
     /// Held by each stream that hears windows, for their number.
-    hearing: Arc<()>,
+    sharing: Arc<()>,
 }
 
 impl Whisper {
@@ -144,8 +144,8 @@ impl Whisper {
         let name = dir.file_name().map_or_else(|| "whisper".into(), |name| name.to_string_lossy());
         let mel = Mel::new(encoder.bands());
         let model = Model { mel, encoder, decoder, tokens };
-        let (pools, hearing) = (ThreadPools::new(), Arc::default());
-        let shared = Shared { name: name.into_owned(), model, pools, hearing };
+        let (pools, sharing) = (ThreadPools::new(), Arc::default());
+        let shared = Shared { name: name.into_owned(), model, pools, sharing };
         Ok(Whisper { shared: Arc::new(shared) })
     }
 }
@@ -189,7 +189,7 @@ impl Recognizer for Whisper {
     }
 
     fn batch_frames(&self, request: &RecognitionRequest) -> Option<u64> {
-        let windows = hearing::side_by_side(&self.shared.model) as u64;
+        let windows = open_windows::side_by_side(&self.shared.model) as u64;
         let is_batched = Whisper::hears_together(request) && windows > 1;
         is_batched.then_some(windows * recording::USUAL_EXTENT)
     }

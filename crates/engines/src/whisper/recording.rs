@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::decoder::StepBuffers;
-use super::hearing::{self, Hearing};
+use super::open_windows::{self, OpenWindow};
 use super::options::{DecodingOptions, Language};
 use super::recording_context::{Ahead, Context};
 use super::stream::learn;
@@ -54,9 +54,9 @@ pub(super) struct RecordingStream {
     spans: VecDeque<Span>,
     window: Window,
     /// Windows that are being heard, in their order.
-    hearings: VecDeque<Hearing>,
+    open_windows: VecDeque<OpenWindow>,
     /// Largest number of windows that are heard side by side.
-    most_hearings: usize,
+    most_windows: usize,
     /// Share in what streams hear at a time, while windows are heard.
     share: Option<Arc<()>>,
     /// Buffers of each thread.
@@ -94,7 +94,7 @@ impl RecordingStream {
     ) -> RecordingStream {
         let Context { ahead, .. } = Context::parse(context, &shared.model.tokens, EXTENT);
         RecordingStream {
-            most_hearings: hearing::side_by_side(&shared.model),
+            most_windows: open_windows::side_by_side(&shared.model),
             shared,
             options,
             ahead: ahead.into(),
@@ -104,7 +104,7 @@ impl RecordingStream {
             endpointer: Endpointer::new(),
             spans: VecDeque::new(),
             window: Window::default(),
-            hearings: VecDeque::new(),
+            open_windows: VecDeque::new(),
             share: None,
             buffers: Vec::new(),
             is_flush: false,
@@ -167,42 +167,42 @@ impl RecordingStream {
             // The language of a window depends on those of the windows before.
             Language::Detect(detection) if !detection.is_steady() => 1,
             Language::Known(_) | Language::Detect(_) => {
-                let streams = Arc::strong_count(&self.shared.hearing) - 1;
-                (self.most_hearings / streams.max(1)).max(1)
+                let streams = Arc::strong_count(&self.shared.sharing) - 1;
+                (self.most_windows / streams.max(1)).max(1)
             }
         }
     }
 
     /// Returns whether another window may be begun.
     fn may_begin(&self) -> bool {
-        self.hearings.len() < self.side_by_side()
+        self.open_windows.len() < self.side_by_side()
     }
 
     /// Begins to hear spans.
     fn begin(&mut self, spans: Vec<Span>) {
-        self.share.get_or_insert_with(|| Arc::clone(&self.shared.hearing));
-        self.hearings.push_back(Hearing::new(spans, &self.options));
+        self.share.get_or_insert_with(|| Arc::clone(&self.shared.sharing));
+        self.open_windows.push_back(OpenWindow::new(spans, &self.options));
     }
 
-    /// Does a step of hearing the windows, and returns the segments of those that are heard.
+    /// Does a step of the work on the windows, and returns the segments of those that are heard.
     fn hear(&mut self, threads: usize) -> Result<Progress, EngineError> {
-        if self.hearings.is_empty() {
+        if self.open_windows.is_empty() {
             return Ok(Progress::Idle);
         }
-        let windows = self.side_by_side().min(self.hearings.len());
-        let RecordingStream { shared, hearings, buffers, options, .. } = self;
+        let windows = self.side_by_side().min(self.open_windows.len());
+        let RecordingStream { shared, open_windows, buffers, options, .. } = self;
         let Shared { model, pools, .. } = &**shared;
-        let hearings = &mut hearings.make_contiguous()[..windows];
-        hearing::step(model, pools, buffers, hearings, options, threads)?;
+        let open_windows = &mut open_windows.make_contiguous()[..windows];
+        open_windows::step(model, pools, buffers, open_windows, options, threads)?;
         let mut segments = Vec::new();
-        while let Some(hearing) = self.hearings.pop_front_if(|hearing| hearing.is_done()) {
+        while let Some(window) = self.open_windows.pop_front_if(|window| window.is_done()) {
             let language = self.options.language.clone();
-            segments.extend(self.conclude(hearing));
+            segments.extend(self.conclude(window));
             if self.options.language != language {
-                self.hearings.iter_mut().for_each(|hearing| hearing.begin_again(&self.options));
+                self.open_windows.iter_mut().for_each(|window| window.begin_again(&self.options));
             }
         }
-        if self.hearings.is_empty() {
+        if self.open_windows.is_empty() {
             self.share = None;
         }
         Ok(Progress::Step(segments))
@@ -275,7 +275,7 @@ impl RecordingStream {
     }
 
     /// Returns the segments of a window that is heard.
-    fn conclude(&mut self, Hearing { spans, transcripts, .. }: Hearing) -> Vec<Segment> {
+    fn conclude(&mut self, OpenWindow { spans, transcripts, .. }: OpenWindow) -> Vec<Segment> {
         if let [Span::Silence { range }] = spans[..]
             && range.len() >= REPORT_SILENCE
         {
@@ -336,18 +336,18 @@ impl RecognizerStream for RecordingStream {
     }
 
     fn max_threads(&self) -> usize {
-        self.hearings.len().min(self.side_by_side()).max(1)
+        self.open_windows.len().min(self.side_by_side()).max(1)
     }
 
     fn work_on(&mut self, threads: usize) -> Result<Option<Vec<Segment>>, EngineError> {
         let threads = threads.max(1);
         // What costs little is done along with the next step that does not.
         loop {
-            let windows = self.hearings.len();
+            let windows = self.open_windows.len();
             match self.advance(threads)? {
                 Progress::Step(segments) => return Ok(Some(segments)),
                 // To find the end of a window takes some ten milliseconds, too.
-                Progress::Detail if self.hearings.len() > windows => return Ok(Some(Vec::new())),
+                Progress::Detail if self.open_windows.len() > windows => return Ok(Some(Vec::new())),
                 Progress::Detail => {}
                 Progress::Idle => {
                     self.is_flush = false;

@@ -52,7 +52,7 @@ struct Heard {
 
 /// Hears a recording on so many threads, at most so many windows side by side.
 fn hear(mut stream: RecordingStream, pcm: &[i16], most: usize, threads: usize) -> Heard {
-    stream.most_hearings = most;
+    stream.most_windows = most;
     let mut segments = stream.feed(pcm).expect("it is only kept");
     segments.extend(stream.begin_flush().expect("it is only noted"));
     let (mut windows, mut again) = (0, 0);
@@ -62,8 +62,8 @@ fn hear(mut stream: RecordingStream, pcm: &[i16], most: usize, threads: usize) -
             return Heard { segments, windows, again };
         };
         segments.extend(more);
-        windows = windows.max(stream.hearings.len());
-        again += usize::from(stream.options.language != language && !stream.hearings.is_empty());
+        windows = windows.max(stream.open_windows.len());
+        again += usize::from(stream.options.language != language && !stream.open_windows.is_empty());
     }
 }
 
@@ -71,7 +71,7 @@ fn hear(mut stream: RecordingStream, pcm: &[i16], most: usize, threads: usize) -
 #[test]
 fn windows_side_by_side_are_heard_as_one_after_the_other() {
     let (whisper, pcm) = (whisper(), recording());
-    let most = hearing::side_by_side(&whisper.shared.model);
+    let most = open_windows::side_by_side(&whisper.shared.model);
     let one_by_one = hear(stream(&whisper, Some("en")), &pcm, 1, 1);
     assert_eq!(one_by_one.windows, 1);
     let told = one_by_one.segments.iter().filter(|segment| !segment.text.is_empty()).count();
@@ -89,7 +89,7 @@ fn windows_after_a_change_of_the_language_are_heard_again() {
     let one_by_one = hear(stream(&whisper, None), &pcm, 1, 1);
     let languages: Vec<_> = one_by_one.segments.iter().filter_map(|s| s.language.as_deref()).collect();
     assert!(languages.contains(&"en") && languages.contains(&"ru"), "{languages:?}");
-    let most = hearing::side_by_side(&whisper.shared.model);
+    let most = open_windows::side_by_side(&whisper.shared.model);
     let side_by_side = hear(stream(&whisper, None), &pcm, most, 2);
     assert!(side_by_side.windows >= 4, "{} windows side by side", side_by_side.windows);
     assert!(side_by_side.again >= 1, "no window was begun in the wrong language");
@@ -104,15 +104,15 @@ fn streams_share_the_windows_that_are_heard_side_by_side() {
         stream.feed(&pcm).expect("it is only kept");
         stream.work().expect("the model works").expect("a window is complete");
     }
-    let share = hearing::side_by_side(&whisper.shared.model) / streams.len();
+    let share = open_windows::side_by_side(&whisper.shared.model) / streams.len();
     for stream in &mut streams {
         while stream.may_begin() {
-            assert!(stream.hearings.len() < share, "{} windows of {share}", stream.hearings.len());
+            assert!(stream.open_windows.len() < share, "{} windows of {share}", stream.open_windows.len());
             stream.work().expect("the model works").expect("a window is complete");
         }
-        assert_eq!(stream.hearings.len(), share);
+        assert_eq!(stream.open_windows.len(), share);
     }
     let [first, second, third] = streams;
     drop((second, third));
-    assert_eq!(first.side_by_side(), first.most_hearings, "the others have ended");
+    assert_eq!(first.side_by_side(), first.most_windows, "the others have ended");
 }

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::API;
 use super::frames::{Event, Piece};
-use super::hearing::Hearing;
 use super::info::info;
 use super::messages::{AudioFormat, BadEvent, Reply, Request, Transcribe, error, parse, pong};
 use super::socket::{FrameSocket, SocketError, SocketEvent};
 use super::speaking::{Frame, Speaking, Spoken};
+use super::transcription::Transcription;
 use crate::gateway::Gateway;
 use crate::http::connection_limiter::ConnectionSlot;
 use crate::http::error::ApiError;
@@ -97,7 +97,7 @@ pub(super) struct Connection<'a, Io> {
     opened: std::time::Instant,
     /// Parameters of the next transcription.
     asked: Transcribe,
-    hearing: Option<Hearing>,
+    transcription: Option<Transcription>,
     speaking: Option<Speaking>,
     /// True if the payload that comes is audio.
     takes_payload: bool,
@@ -134,7 +134,7 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
             limiter: MessageRateLimiter::default(),
             opened: scheduler::now(),
             asked: Transcribe::default(),
-            hearing: None,
+            transcription: None,
             speaking: None,
             takes_payload: false,
             active: Instant::now(),
@@ -148,7 +148,7 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
     pub(super) async fn serve(mut self) {
         let served = self.run().await;
         // The places are free before the client learns of the end.
-        (self.hearing, self.speaking) = (None, None);
+        (self.transcription, self.speaking) = (None, None);
         if let Err(failure) = served {
             tracing::debug!(%failure, "connection ended");
             match failure.told() {
@@ -167,9 +167,9 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
             match self.next().await? {
                 Input::Socket(SocketEvent::Piece(Piece::Event(event))) => self.event(event)?,
                 Input::Socket(SocketEvent::Piece(Piece::Payload(bytes))) => {
-                    if let Some(hearing) = self.hearing.as_mut().filter(|_| self.takes_payload) {
+                    if let Some(transcription) = self.transcription.as_mut().filter(|_| self.takes_payload) {
                         self.gateway.metrics.count_bytes(API, "in", bytes.len());
-                        hearing.push(bytes)?;
+                        transcription.push(bytes)?;
                     }
                 }
                 Input::Socket(SocketEvent::End) => self.end()?,
@@ -189,10 +189,11 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
     /// Returns whether the client is expected to send something: whatever it wants while nothing is under
     /// way, or else more audio, or more text.
     fn reads(&self) -> bool {
-        let hears = self.hearing.as_ref();
+        let hears = self.transcription.as_ref();
         !self.has_ended
             && self.socket.queued() < QUEUE_HIGH
-            && hears.is_none_or(|hearing| !hearing.is_finishing && hearing.session.has_room())
+            && hears
+                .is_none_or(|transcription| !transcription.is_finishing && transcription.session.has_room())
             && self.speaking.as_ref().is_none_or(Speaking::takes_text)
     }
 
@@ -200,8 +201,8 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
     #[expect(clippy::disallowed_methods, reason = "deadlines of a connection are real time")]
     async fn next(&mut self) -> Result<Input, Failure> {
         let is_behind = self.socket.queued() >= QUEUE_HIGH;
-        if let Some(hearing) = self.hearing.as_mut().filter(|_| !is_behind)
-            && let Some(event) = hearing.session.next_event()?
+        if let Some(transcription) = self.transcription.as_mut().filter(|_| !is_behind)
+            && let Some(event) = transcription.session.next_event()?
         {
             return Ok(Input::Heard(event));
         }
@@ -211,8 +212,8 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
         }
         self.is_reading = reads;
         let is_busy = self.is_busy();
-        let Connection { gateway, opener, socket, supervision, hearing, speaking, .. } = self;
-        let hearing = hearing.as_mut().filter(|_| !is_behind);
+        let Connection { gateway, opener, socket, supervision, transcription, speaking, .. } = self;
+        let transcription = transcription.as_mut().filter(|_| !is_behind);
         let speaking = speaking.as_mut().filter(|_| !is_behind);
         tokio::select! {
             // An event that came in time counts, however late it is looked at.
@@ -227,7 +228,7 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
                 self.active = Instant::now();
                 Ok(Input::Socket(event?))
             }
-            Some(()) = OptionFuture::from(hearing.map(|hearing| hearing.session.changed())) => {
+            Some(()) = OptionFuture::from(transcription.map(|transcription| transcription.session.changed())) => {
                 Ok(Input::Socket(SocketEvent::Drained))
             }
             Some(spoken) = OptionFuture::from(speaking.map(|text| text.next(gateway, &opener.identity))) => {
@@ -256,13 +257,13 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
             Request::Ping(text) => self.reply(&pong(text.as_deref())),
             Request::Transcribe(asked) => self.asked = asked,
             Request::AudioStart(format) => self.hear(format)?,
-            Request::AudioChunk(format) => match &self.hearing {
+            Request::AudioChunk(format) => match &self.transcription {
                 None => self.hear(format)?,
-                Some(hearing) if hearing.format == format => {}
+                Some(transcription) if transcription.format == format => {}
                 Some(_) => return Err(bad("the format of the audio has changed")),
             },
-            Request::AudioStop => match &mut self.hearing {
-                Some(hearing) => hearing.finish(),
+            Request::AudioStop => match &mut self.transcription {
+                Some(transcription) => transcription.finish(),
                 // Without audio, nothing was said.
                 None => self.reply(&("transcript", serde_json::json!({ "text": "" }))),
             },
@@ -288,7 +289,7 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
         let request = request.keywords(self.asked.keywords());
         let settings = LiveSettings { api: API, sample_rate: format.rate, request, partials: false };
         let session = LiveSession::begin(manager, &self.opener, settings)?;
-        self.hearing = Some(Hearing::new(session, format, &std::mem::take(&mut self.asked)));
+        self.transcription = Some(Transcription::new(session, format, &std::mem::take(&mut self.asked)));
         self.slot.mark_busy();
         Ok(())
     }
@@ -308,7 +309,7 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
 
     /// Returns whether a transcription or a speech is under way.
     fn is_busy(&self) -> bool {
-        self.hearing.is_some() || self.speaking.is_some()
+        self.transcription.is_some() || self.speaking.is_some()
     }
 
     fn check_idle(&self) -> Result<(), Failure> {
@@ -319,13 +320,13 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
     }
 
     fn heard(&mut self, event: LiveEvent) {
-        let Some(hearing) = &mut self.hearing else { return };
+        let Some(transcription) = &mut self.transcription else { return };
         let replies = match event {
-            LiveEvent::Final { segment, .. } => hearing.heard(&segment),
+            LiveEvent::Final { segment, .. } => transcription.heard(&segment),
             LiveEvent::Partial(_) | LiveEvent::Flushed => Vec::new(),
             LiveEvent::End => {
-                let replies = hearing.ended();
-                self.hearing = None;
+                let replies = transcription.ended();
+                self.transcription = None;
                 self.rest();
                 replies
             }
@@ -337,7 +338,7 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
     /// the answer.
     fn end(&mut self) -> Result<(), Failure> {
         self.has_ended = true;
-        let hears = self.hearing.as_ref().is_some_and(|hearing| !hearing.is_finishing);
+        let hears = self.transcription.as_ref().is_some_and(|transcription| !transcription.is_finishing);
         let speaks = self.speaking.as_ref().is_some_and(Speaking::is_open);
         if hears || speaks { Err(SocketError::Truncated.into()) } else { Ok(()) }
     }
@@ -345,8 +346,8 @@ impl<'a, Io: server::Connection> Connection<'a, Io> {
     /// Ends what is under way, so that its answer still arrives.
     fn drain(&mut self) {
         self.is_draining = true;
-        if let Some(hearing) = &mut self.hearing {
-            hearing.finish();
+        if let Some(transcription) = &mut self.transcription {
+            transcription.finish();
         }
         if let Some(speaking) = &mut self.speaking {
             speaking.complete();

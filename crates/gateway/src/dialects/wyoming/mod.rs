@@ -4,17 +4,17 @@
 //! - `frames`, `messages`: the framing of events, and their data; `info` describes the gateway.
 //! - `listener`, `server`: connections, and the admission of their clients.
 //! - `socket`, `connection`: a connection, which is written while it is read.
-//! - `hearing`, `speaking`: a transcription, and a speech.
+//! - `transcription`, `speaking`: a transcription, and a speech.
 
 mod connection;
 pub(crate) mod frames;
-mod hearing;
 mod info;
 mod listener;
 pub(crate) mod messages;
 mod server;
 mod socket;
 mod speaking;
+mod transcription;
 
 pub use self::listener::WyomingListener;
 pub(crate) use self::server::serve;

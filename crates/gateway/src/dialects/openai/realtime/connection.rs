@@ -90,7 +90,7 @@ impl From<BeginError> for Refusal {
 }
 
 /// A session of the recogniser, with the settings that can't change within it.
-struct Hearing {
+struct CurrentSession {
     format: AudioFormat,
     transcription: Transcription,
     input: PcmInput,
@@ -111,9 +111,9 @@ pub(super) struct Connection<'a> {
     opener: Arc<OpeningToken>,
     place: PendingPlace,
     socket: LiveSocket<'a>,
-    /// The session of `hearing`.
+    /// The session of `current`.
     sessions: Vec<LiveSession>,
-    hearing: Option<Hearing>,
+    current: Option<CurrentSession>,
     settings: Settings,
     items: Items,
     id: String,
@@ -138,7 +138,7 @@ impl<'a> Connection<'a> {
             place,
             socket,
             sessions: Vec::new(),
-            hearing: None,
+            current: None,
             settings,
             items: Items::new(),
             id: format!("sess_{}", new_id()),
@@ -173,7 +173,7 @@ impl<'a> Connection<'a> {
         self.tell([json!({ "type": "session.created", "session": session })]);
         loop {
             match self.next().await {
-                Ok(()) if self.is_draining && self.hearing.is_none() => return LiveEnd::Stopping.into(),
+                Ok(()) if self.is_draining && self.current.is_none() => return LiveEnd::Stopping.into(),
                 Ok(()) => {}
                 Err(failure) => return failure,
             }
@@ -182,7 +182,7 @@ impl<'a> Connection<'a> {
 
     async fn next(&mut self) -> Result<(), Failure> {
         // Audio for the next session waits until this one is over.
-        let reads = self.hearing.as_ref().is_none_or(|hearing| hearing.ending.is_none());
+        let reads = self.current.as_ref().is_none_or(|current| current.ending.is_none());
         let displaced = self.place.displacement();
         let input = tokio::select! {
             input = self.socket.next(&mut self.sessions, reads) => input?,
@@ -237,11 +237,11 @@ impl<'a> Connection<'a> {
 
     fn update(&mut self, generation: Generation, session: &Value) -> Result<(), Refusal> {
         let settings = self.settings.updated(session)?;
-        let is_another = |hearing: &Hearing| {
-            hearing.format != settings.format || hearing.transcription != settings.transcription
+        let is_another = |current: &CurrentSession| {
+            current.format != settings.format || current.transcription != settings.transcription
         };
         // The audio before is heard as it was sent.
-        if self.hearing.as_ref().is_some_and(is_another) {
+        if self.current.as_ref().is_some_and(is_another) {
             self.end_heard()?;
         }
         self.settings = settings;
@@ -264,11 +264,11 @@ impl<'a> Connection<'a> {
         if audio.is_empty() {
             return Ok(());
         }
-        if self.hearing.is_none() {
+        if self.current.is_none() {
             self.begin()?;
         }
-        if let (Some(hearing), Some(session)) = (&mut self.hearing, self.sessions.first_mut()) {
-            session.push(hearing.input.push(audio).remove(0))?;
+        if let (Some(current), Some(session)) = (&mut self.current, self.sessions.first_mut()) {
+            session.push(current.input.push(audio).remove(0))?;
         }
         Ok(())
     }
@@ -289,7 +289,7 @@ impl<'a> Connection<'a> {
         self.sessions.push(session);
         self.place.begin();
         self.items.begin(AudioClock::new(self.heard_before, format.sample_rate()));
-        self.hearing = Some(Hearing {
+        self.current = Some(CurrentSession {
             format,
             transcription: self.settings.transcription.clone(),
             input: PcmInput::new(format.encoding(), 1, false),
@@ -339,8 +339,8 @@ impl<'a> Connection<'a> {
         if !self.items.is_pending() && !self.items.has_audio(end) {
             return self.session_over();
         }
-        if let (Some(hearing), Some(session)) = (&mut self.hearing, self.sessions.first_mut()) {
-            hearing.ending = Some(ending);
+        if let (Some(current), Some(session)) = (&mut self.current, self.sessions.first_mut()) {
+            current.ending = Some(ending);
             session.finish();
         }
     }
@@ -350,13 +350,13 @@ impl<'a> Connection<'a> {
             let clock = AudioClock::new(self.heard_before, session.sample_rate());
             self.heard_before = clock.milliseconds(session.end());
         }
-        self.hearing = None;
+        self.current = None;
         self.place.leave();
     }
 
     /// Takes an event of the recogniser.
     fn event(&mut self, event: LiveEvent) {
-        let ending = self.hearing.as_ref().and_then(|hearing| hearing.ending);
+        let ending = self.current.as_ref().and_then(|current| current.ending);
         // What follows the committed audio of a session that ends was cleared, or was to be detected.
         let is_cleared = ending == Some(Ending::Cleared) && !self.items.is_pending();
         let detects = self.settings.detects_turns() || ending == Some(Ending::Heard);

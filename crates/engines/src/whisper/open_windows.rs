@@ -1,4 +1,4 @@
-//! Hearing of the windows of a recording: the utterances of each together, and doubtful ones by themselves.
+//! Windows of a recording in progress: the utterances of each are heard together, and doubtful ones by themselves.
 //!
 //! Windows are decoded side by side, as the beams of a search are: a step reads a token of each, and the
 //! weights once for all. If there are idle threads, a step divides the windows among them.
@@ -24,7 +24,7 @@ const MOST_WINDOWS: usize = 8;
 const AUDIO_BYTES: usize = 256 << 20;
 
 /// A window that is being heard.
-pub(super) struct Hearing {
+pub(super) struct OpenWindow {
     pub(super) spans: Vec<Span>,
     /// Transcript of each span that is an utterance.
     pub(super) transcripts: Vec<Option<Transcript>>,
@@ -49,9 +49,9 @@ pub(super) fn side_by_side(model: &Model) -> usize {
     (AUDIO_BYTES / window.max(1)).clamp(1, MOST_WINDOWS)
 }
 
-impl Hearing {
+impl OpenWindow {
     /// Begins to hear the utterances among the spans of a window.
-    pub(super) fn new(spans: Vec<Span>, options: &DecodingOptions) -> Hearing {
+    pub(super) fn new(spans: Vec<Span>, options: &DecodingOptions) -> OpenWindow {
         let (mut joined, mut indices) = (Joined::default(), Vec::new());
         for (at, span) in spans.iter().enumerate() {
             if let Span::Speech { pcm, lively: lively @ 1.., .. } = span {
@@ -65,21 +65,21 @@ impl Hearing {
             Together { joined, indices, transcription: Box::new(transcription) }
         });
         let transcripts = spans.iter().map(|_| None).collect();
-        Hearing { spans, transcripts, together, alone: None, options: None }
+        OpenWindow { spans, transcripts, together, alone: None, options: None }
     }
 
     /// Begins to hear the utterances anew.
     pub(super) fn begin_again(&mut self, options: &DecodingOptions) {
-        *self = Hearing::new(std::mem::take(&mut self.spans), options);
+        *self = OpenWindow::new(std::mem::take(&mut self.spans), options);
     }
 }
 
 /// Windows that one thread works on in a step.
 enum Part<'a> {
     /// A window whose next step is not to decode token by token.
-    One(&'a mut Hearing),
+    One(&'a mut OpenWindow),
     /// Windows that decode token by token, side by side.
-    SideBySide(Vec<&'a mut Hearing>),
+    SideBySide(Vec<&'a mut OpenWindow>),
 }
 
 /// Does a bounded piece of the work on windows, in their order, on at most `threads` threads.
@@ -90,11 +90,11 @@ pub(super) fn step(
     model: &Model,
     pools: &ThreadPools,
     buffers: &mut Vec<StepBuffers>,
-    hearings: &mut [Hearing],
+    open_windows: &mut [OpenWindow],
     options: &DecodingOptions,
     threads: usize,
 ) -> Result<(), EngineError> {
-    let parts = parts(hearings, options, threads);
+    let parts = parts(open_windows, options, threads);
     if buffers.len() < parts.len() {
         buffers.resize_with(parts.len(), StepBuffers::default);
     }
@@ -104,12 +104,12 @@ pub(super) fn step(
 
 /// Divides windows among threads. Windows that do not decode yet come first, so that more decode side by
 /// side.
-fn parts<'a>(hearings: &'a mut [Hearing], options: &DecodingOptions, threads: usize) -> Vec<Part<'a>> {
+fn parts<'a>(open_windows: &'a mut [OpenWindow], options: &DecodingOptions, threads: usize) -> Vec<Part<'a>> {
     let (mut parts, mut decoding) = (Vec::new(), Vec::new());
-    for hearing in hearings {
-        match hearing.transcription(options).map(|transcription| transcription.is_token_by_token()) {
-            Some(true) => decoding.push(hearing),
-            Some(false) if parts.len() < threads => parts.push(Part::One(hearing)),
+    for window in open_windows {
+        match window.transcription(options).map(|transcription| transcription.is_token_by_token()) {
+            Some(true) => decoding.push(window),
+            Some(false) if parts.len() < threads => parts.push(Part::One(window)),
             Some(false) | None => {}
         }
     }
@@ -131,21 +131,21 @@ impl Part<'_> {
         buffers: &mut StepBuffers,
         options: &DecodingOptions,
     ) {
-        let hearings = match self {
-            Part::One(hearing) => return hearing.step(model, kernels, options),
-            Part::SideBySide(hearings) => hearings,
+        let open_windows = match self {
+            Part::One(window) => return window.step(model, kernels, options),
+            Part::SideBySide(open_windows) => open_windows,
         };
-        let transcriptions = hearings.iter_mut().filter_map(|hearing| hearing.transcription(options));
+        let transcriptions = open_windows.iter_mut().filter_map(|window| window.transcription(options));
         let mut decodings: Vec<&mut Decoding> = transcriptions.filter_map(Transcription::decoding).collect();
         // invariant: each of these windows has a decoding.
         let ended = Decoding::advance_together(model, kernels, buffers, &mut decodings);
-        for (hearing, _) in hearings.iter_mut().zip(ended).filter(|(_, ended)| *ended) {
-            hearing.end_text(model, kernels, options);
+        for (window, _) in open_windows.iter_mut().zip(ended).filter(|(_, ended)| *ended) {
+            window.end_text(model, kernels, options);
         }
     }
 }
 
-impl Hearing {
+impl OpenWindow {
     /// Returns whether all utterances are heard.
     pub(super) fn is_done(&self) -> bool {
         let mut spans = self.spans.iter().zip(&self.transcripts);

@@ -10,7 +10,7 @@ use crate::sessions::live::{LiveEnd, LiveSession};
 use voxline::protocol::Final;
 
 /// A transcription: a session, and the text so far.
-pub(super) struct Hearing {
+pub(super) struct Transcription {
     pub(super) session: LiveSession,
     pub(super) format: AudioFormat,
     input: PcmInput,
@@ -19,9 +19,9 @@ pub(super) struct Hearing {
     pub(super) is_finishing: bool,
 }
 
-impl Hearing {
-    pub(super) fn new(session: LiveSession, format: AudioFormat, asked: &Transcribe) -> Hearing {
-        Hearing {
+impl Transcription {
+    pub(super) fn new(session: LiveSession, format: AudioFormat, asked: &Transcribe) -> Transcription {
+        Transcription {
             session,
             format,
             input: PcmInput::new(PcmEncoding::S16Le, format.channels, true),
