@@ -184,9 +184,12 @@ impl<'a> Connection<'a> {
         // Audio for the next session waits until this one is over.
         let reads = self.current.as_ref().is_none_or(|current| current.ending.is_none());
         let displaced = self.place.displacement();
+        let draining = &self.manager.shutdown.draining;
         let input = tokio::select! {
             input = self.socket.next(&mut self.sessions, reads) => input?,
             () = displaced.cancelled() => return Err(Failure::Displaced),
+            // Without audio there is nothing to wait for.
+            () = draining.cancelled(), if self.current.is_none() => return Err(LiveEnd::Stopping.into()),
         };
         match input {
             LiveInput::Text(text) => self.text(&text)?,

@@ -68,6 +68,7 @@ async fn refusals_before_the_upgrade_are_openais() {
     let answer = http_client().unwrap().get(url(&server, PATH)).bearer_auth(&good).send().await.unwrap();
     assert_eq!(answer.status(), 426);
     assert!(answer.json::<Value>().await.unwrap()["error"]["type"].is_string());
+    drop(peer);
     server.stop().await;
 }
 
@@ -115,6 +116,7 @@ async fn events_that_make_no_sense_are_told_and_survived() {
     append(&mut peer, &bytes(&pcm)).await;
     say(&mut peer, "commit").await;
     assert_eq!(transcript(&item(&mut peer).await).0, digest(&pcm));
+    drop(peer);
     server.stop().await;
 }
 
@@ -146,6 +148,7 @@ async fn hostile_streams_cost_only_themselves() {
     say(&mut peer, "commit").await;
     assert_eq!(transcript(&item(&mut peer).await).0, digest(&pcm));
     assert_eq!(recognizer.recordings(), [pcm]);
+    drop(peer);
     server.stop().await;
 }
 
@@ -204,6 +207,7 @@ async fn audio_is_counted() {
     }
     let usage = server.gateway.authority().usage(Some("test")).unwrap();
     assert!(usage.iter().any(|entry| entry.total.audio_ms == 2_000), "{usage:?}");
+    drop(peer);
     server.stop().await;
 }
 
@@ -237,5 +241,6 @@ async fn a_transcript_comes_as_soon_as_a_final_of_our_own_protocol() {
     println!("from audio to its final: {own:.1?} by our own protocol, {openai:.1?} by OpenAI's");
     // The goal is 50 ms more, on a machine that does nothing else.
     assert!(openai < own * 2 + Duration::from_millis(100), "{openai:?} instead of {own:?}");
+    drop(peer);
     server.stop().await;
 }

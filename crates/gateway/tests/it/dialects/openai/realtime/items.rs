@@ -52,6 +52,7 @@ async fn detected_utterances_are_those_of_our_own_protocol() {
         previous = committed["item_id"].clone();
     }
     assert_eq!(heard.join(" "), expected.join(" "));
+    drop(peer);
     server.stop().await;
 }
 
@@ -84,6 +85,7 @@ async fn an_utterance_has_its_events_in_their_order() {
         ids.push(id.clone());
     }
     assert_eq!(recognizer.recordings(), [pcm]);
+    drop(peer);
     server.stop().await;
 }
 
@@ -123,6 +125,7 @@ async fn commits_end_items_where_the_client_says() {
     }
     assert!(!kinds(&events).contains(&"speech_started"));
     assert_eq!(recognizer.recordings(), [pcm]);
+    drop(peer);
     server.stop().await;
 }
 
@@ -152,6 +155,7 @@ async fn audio_that_is_cleared_is_not_told() {
     assert_eq!(transcript(&rest).0, digest(&pcm[1_000..]));
     let error = first.iter().chain(&rest).find(|event| event["type"] == "error").unwrap();
     assert_eq!(error["error"]["code"], "input_audio_buffer_commit_empty", "the buffer was cleared");
+    drop(peer);
     server.stop().await;
 }
 
@@ -188,6 +192,7 @@ async fn one_socket_serves_several_streams() {
     update(&mut peer, json!({ "format": { "type": "audio/pcm", "rate": 16_000 }, "turn_detection": { "type": "server_vad" } })).await;
     append(&mut peer, &bytes(&pcm)).await;
     assert_eq!(item(&mut peer).await[0]["audio_start_ms"], 2_000);
+    drop(peer);
     server.stop().await;
 }
 
@@ -223,6 +228,7 @@ async fn settings_come_in_both_generations() {
         kinds.push(peer.message().await["type"].as_str().unwrap().to_owned());
     }
     assert_eq!(kinds[..2], ["input_audio_buffer.committed", "conversation.item.created"]);
+    drop(peer);
     server.stop().await;
 }
 
@@ -252,5 +258,6 @@ async fn hints_reach_the_recogniser() {
         (&requests[1].keywords[..], &requests[0].keywords[..]),
         (&["one".to_owned(), "two".to_owned()][..], &[][..])
     );
+    drop(peer);
     server.stop().await;
 }
