@@ -1,4 +1,5 @@
-//! Windows of a recording in progress: the utterances of each are heard together, and doubtful ones by themselves.
+//! Windows of a recording in progress: the utterances of each are heard together, and doubtful ones by
+//! themselves.
 //!
 //! Windows are decoded side by side, as the beams of a search are: a step reads a token of each, and the
 //! weights once for all. If there are idle threads, a step divides the windows among them.

@@ -13,9 +13,19 @@ use voxline_fixtures::noise;
 /// Number of utterances.
 const ROUNDS: u64 = 40;
 
-fn median(mut times: Vec<Duration>) -> Duration {
+pub(super) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
+}
+
+/// Returns the time from the audio of a round to its final by our own protocol.
+#[expect(clippy::disallowed_methods, reason = "a measurement")]
+pub(super) async fn own_final(own: &mut Socket, round: u64, pcm: &[i16]) -> Duration {
+    let asked = Instant::now();
+    own.frame(round * CHUNK, pcm);
+    own.say(&json!({ "type": "flush", "at": (round + 1) * CHUNK }));
+    own.hear("final").await;
+    asked.elapsed()
 }
 
 /// The measurements alternate, so that other load on the machine affects both.
@@ -30,11 +40,7 @@ async fn a_final_comes_as_soon_as_by_our_own_protocol() {
     let pcm = noise(1_600);
     let (mut by_own, mut by_deepgram) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        let asked = Instant::now();
-        own.frame(round * CHUNK, &pcm);
-        own.say(&json!({ "type": "flush", "at": (round + 1) * CHUNK }));
-        own.hear("final").await;
-        by_own.push(asked.elapsed());
+        by_own.push(own_final(&mut own, round, &pcm).await);
         let asked = Instant::now();
         deepgram.audio(&bytes(&pcm)).await;
         deepgram.say(&json!({ "type": "Finalize" })).await;

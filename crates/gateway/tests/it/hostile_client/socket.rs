@@ -64,7 +64,8 @@ struct Talk {
     heard: Heard,
 }
 
-/// The messages of the gateway so far. They keep to the invariants of the protocol, whatever the client sends.
+/// The messages of the gateway so far. They keep to the invariants of the protocol, whatever the client
+/// sends.
 #[derive(Default)]
 struct Heard {
     received: u64,

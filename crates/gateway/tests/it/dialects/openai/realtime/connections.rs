@@ -11,12 +11,13 @@ use voxline_gateway::Options;
 use voxline_gateway::authority::{Budget, Scope, Terms};
 use voxline_testing::{NullRecognizer, digest};
 
+use super::super::super::latency::{median, own_final};
 use super::super::super::peer::{Peer, Said};
 use super::super::super::{bytes, digesting, key, limited_key};
 use super::{PATH, append, item, manual, open, say, transcript};
 use voxline_fixtures::gateway::http::{http_client, url};
 use voxline_fixtures::gateway::server::{Server, Setup};
-use voxline_fixtures::gateway::socket::{CHUNK, Socket};
+use voxline_fixtures::gateway::socket::Socket;
 use voxline_fixtures::noise;
 
 #[tokio::test]
@@ -223,21 +224,14 @@ async fn a_transcript_comes_as_soon_as_a_final_of_our_own_protocol() {
     let pcm = noise(1_600);
     let (mut by_own, mut by_openai) = (Vec::new(), Vec::new());
     for round in 0..40 {
-        let asked = Instant::now();
-        own.frame(round * CHUNK, &pcm);
-        own.say(&json!({ "type": "flush", "at": (round + 1) * CHUNK }));
-        own.hear("final").await;
-        by_own.push(asked.elapsed());
+        by_own.push(own_final(&mut own, round, &pcm).await);
         let asked = Instant::now();
         append(&mut peer, &bytes(&pcm)).await;
         say(&mut peer, "commit").await;
         peer.hear("conversation.item.input_audio_transcription.completed").await;
         by_openai.push(asked.elapsed());
     }
-    let [own, openai] = [by_own, by_openai].map(|mut times| {
-        times.sort();
-        times[times.len() / 2]
-    });
+    let [own, openai] = [by_own, by_openai].map(median);
     println!("from audio to its final: {own:.1?} by our own protocol, {openai:.1?} by OpenAI's");
     // The goal is 50 ms more, on a machine that does nothing else.
     assert!(openai < own * 2 + Duration::from_millis(100), "{openai:?} instead of {own:?}");
