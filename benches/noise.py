@@ -7,8 +7,10 @@ With speech: each recording of samples/transcripts.tsv, with a second of noise b
 power divided by the ratio. A clip is lost where voxline hears nothing and faster-whisper something. Without speech: noise,
 telephone tones and music, 60 s of each, loud and faint, and the tones on a line that hisses, too; there shall be no words.
 
-Exits with 1 where a clip is lost at 5 dB or more, where more are at 0 dB than faster-whisper loses, or where a word is made
-up. Needs a release build (or --voxline), the models and the packages of recordings; `./dev prove noise` sees to all of that.
+Exits with 1 where a clip is lost at 5 dB or more, where more are at 0 dB than faster-whisper loses, where voxline makes more
+errors in white noise, babble or beside one other speaker at 10 and 5 dB, or where a word is made up.
+
+Needs a release build (or --voxline), the models and the packages of recordings; `./dev prove noise` sees to all of that.
 faster-whisper and numpy come from their packages (noise-requirements.txt), into target/noise.
 """
 
@@ -25,6 +27,10 @@ import whisper as bench
 ENVIRONMENT = bench.ROOT / "target/noise"
 RATE = 16_000
 MUSIC = Path("/usr/share/asterisk/moh")
+# Speakers of Debian's telephone prompts.
+ENGLISH, RUSSIAN = "en_US_f_Allison", "ru_RU_f_IvrvoiceRU"
+# Noises and ratios in dB at which voxline shall make no more errors than faster-whisper.
+JUDGED_NOISES, JUDGED_RATIOS = ("white", "babble", "speaker"), (10, 5)
 # Seconds of each sound without speech.
 SECONDS = 60
 # Mean levels of these, in dB of full scale.
@@ -88,20 +94,24 @@ def fan(count, random):
     return air / air.std() + tones((118, 0.6), (236, 0.35), (354, 0.2))(count, random)
 
 
-def babble(count, random):
-    """Six people at once, saying other prompts."""
-    import numpy as np
-
-    prompts = [path for voice in ("en_US_f_Allison", "ru_RU_f_IvrvoiceRU") for path in sorted(Path(bench.SOUNDS, voice).glob("*.wav"))]
+def people(number, *voices):
+    """People at once, each saying prompts of these voices."""
+    prompts = [path for voice in voices for path in sorted(Path(bench.SOUNDS, voice).glob("*.wav"))]
     prompts = [path for path in prompts if path.stat().st_size > 40_000]
-    voices = np.zeros(count)
-    for _ in range(6):
-        said = np.zeros(0)
-        while len(said) < count:
-            prompt = load(prompts[random.integers(len(prompts))])
-            said = np.concatenate([said, prompt / prompt.std()])
-        voices += said[:count]
-    return voices
+
+    def sound(count, random):
+        import numpy as np
+
+        together = np.zeros(count)
+        for _ in range(number):
+            said = np.zeros(0)
+            while len(said) < count:
+                prompt = load(prompts[random.integers(len(prompts))])
+                said = np.concatenate([said, prompt / prompt.std()])
+            together += said[:count]
+        return together
+
+    return sound
 
 
 def music(path):
@@ -163,10 +173,12 @@ def with_speech(place, options):
     """Directories of recordings in noise, by language: (noise, ratio, file, what is said) of each."""
     import numpy as np
 
-    noises = NOISES | {"tone": TONES["dial Europe"], "music": next(iter(pieces().values())), "babble": babble}
+    noises = NOISES | {"tone": TONES["dial Europe"], "music": next(iter(pieces().values())), "babble": people(6, ENGLISH, RUSSIAN)}
     made = {}
     for name, directory in bench.make_sets(place, list(bench.LANGUAGES)):
         lines = (directory / "transcripts.tsv").read_text().splitlines()[: options.clips]
+        # Not the speaker of the prompts themselves.
+        noises["speaker"] = people(1, RUSSIAN if name == "en-telephone" else ENGLISH)
         for at, line in enumerate(lines):
             path, text = line.split("\t")
             speech = load(path)
@@ -233,6 +245,12 @@ def main(options):
             print(f"| {noise} | {ratio} | {len(heard)} | {lost} | {empty[0]} | {empty[1]} | {rates[0]:.1f} % | {rates[1]:.1f} % |")
             if lost > (0 if ratio >= 5 else empty[1]):
                 failed.append(f"{noise} at {ratio} dB: {lost} lost")
+        for noise in JUDGED_NOISES:
+            heard = [clip for ratio in JUDGED_RATIOS for clip in cells.get((noise, ratio), [])]
+            ours, other = (sum(bench.errors(clip[0], clip[engine]) for clip in heard) for engine in (1, 2))
+            print(f"{noise} at {' and '.join(map(str, JUDGED_RATIOS))} dB: {ours} errors, faster-whisper {other}")
+            if ours > other:
+                failed.append(f"{noise}: {ours} errors, faster-whisper {other}")
         if not options.noises:
             _, seconds, ours = bench.ours(options, options.core, without_speech(place, options), "auto")
             invented = {Path(file).stem: text for file, text in ours.items() if text.strip()}
