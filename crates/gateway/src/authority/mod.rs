@@ -40,6 +40,7 @@ pub use self::grants::Granted;
 pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry};
 use self::meter::Meter;
 pub(super) use self::rfc3339::to_rfc3339;
+pub(crate) use self::secrets::is_own_secret;
 pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
 pub(super) use self::secrets::{Fingerprint, new_id, random_bytes, random_secret};
 use self::short_lived::Signer;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::short_lived::SHORT_LIVED_PREFIX;
 use voxline_support::hex;
 
 /// Prefix of client secrets.
@@ -23,6 +24,13 @@ pub const ACCESS_PREFIX: &str = "vxa_";
 pub const SERVICE_PREFIX: &str = "vxs_";
 /// Prefix of session keys.
 pub const RESUME_PREFIX: &str = "vxk_";
+
+/// Returns whether `secret` has the form of a secret that an authority makes, its own or another's.
+pub(crate) fn is_own_secret(secret: &str) -> bool {
+    [CLIENT_PREFIX, REFRESH_PREFIX, ACCESS_PREFIX, SERVICE_PREFIX, RESUME_PREFIX, SHORT_LIVED_PREFIX]
+        .iter()
+        .any(|prefix| secret.starts_with(prefix))
+}
 
 /// The SHA-256 of a secret. Its debug output is redacted, since it is the key of the token's look-up.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

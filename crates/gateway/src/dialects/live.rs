@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::extract::Request;
-use http::{StatusCode, header};
+use http::StatusCode;
 
+use super::clients::{self, is_page, open_identity};
 use crate::admission::reject::Full;
 use crate::authority::Scope;
 use crate::gateway::Gateway;
-use crate::http::client::peer;
 use crate::http::error::ApiError;
 use crate::http::{cors, websocket};
 use crate::sessions::credential::OpeningToken;
@@ -25,20 +25,16 @@ pub(super) fn authorise(
 ) -> Result<OpeningToken, ApiError> {
     // Rounded down to milliseconds, like the expiry times of tokens, and taken before the check.
     let checked = Duration::from_millis(millis(gateway.authority.clock().unix()));
-    let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
-    Ok(OpeningToken::new(gateway.identify(request, token, authorise)?, checked))
+    Ok(OpeningToken::new(clients::authorise(gateway, request, token, Scope::AsrStream)?, checked))
 }
 
 /// Returns the identity of a client that needs no token, if the operator admits such clients from its
 /// address.
 pub(super) fn admit_open(gateway: &Gateway, request: &Request) -> Result<OpeningToken, ApiError> {
-    // A page of any site could connect from the browser of someone who may.
-    if request.headers().contains_key(header::ORIGIN) {
+    if is_page(request) {
         return Err(ApiError::new(StatusCode::FORBIDDEN, 403, "pages may not connect without a token"));
     }
-    let open = gateway.options.open.as_ref().ok_or_else(ApiError::token)?;
-    let identity = gateway.authority.admit_open(&open.project, &open.networks, peer(request))?;
-    Ok(OpeningToken::new(identity, Duration::ZERO))
+    Ok(OpeningToken::new(open_identity(gateway, request)?, Duration::ZERO))
 }
 
 /// Checks that a request is for a WebSocket, and that there is room for its session.

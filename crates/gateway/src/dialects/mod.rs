@@ -5,6 +5,7 @@
 //! This room stands beside the routes: its handlers take the [`Gateway`](crate::gateway::Gateway).
 
 pub(crate) mod audio;
+mod clients;
 mod container;
 pub(crate) mod deepgram;
 mod hints;

@@ -20,6 +20,11 @@ use super::error::ApiError;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// Headers by which proxies say that they forward a request: those of the client's address, that of nginx'
+/// guides, and `Via` (RFC 9110, section 7.6.3).
+const FORWARDING: [HeaderName; 4] =
+    [X_FORWARDED_FOR, header::FORWARDED, HeaderName::from_static("x-real-ip"), header::VIA];
+
 /// Signature of a PROXY protocol version 2 header (proxy-protocol.txt, section 2.2).
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -46,6 +51,11 @@ enum Node {
     Address(IpAddr),
     /// The proxy doesn't know its client, or doesn't name it.
     Hidden,
+}
+
+/// Returns whether a proxy says that it forwards the request.
+pub(crate) fn is_forwarded(headers: &HeaderMap) -> bool {
+    FORWARDING.iter().any(|name| headers.contains_key(name))
 }
 
 impl TrustedProxies {

@@ -83,7 +83,7 @@ impl From<WyomingAddress> for String {
     }
 }
 
-/// Access for clients of protocols that know no tokens.
+/// Access for clients without tokens: those of protocols that know none, and of dialects.
 #[derive(Clone, Debug)]
 pub struct OpenAccess {
     /// Name of the project that these clients use: its languages hold, and its usage counts what they do.

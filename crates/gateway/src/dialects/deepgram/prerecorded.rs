@@ -17,10 +17,11 @@ use super::query::{BadParameter, Query, SpokenLanguage};
 use super::transcript::{Parts, Transcript};
 use crate::authority::{Amount, Identity, Scope, to_rfc3339};
 use crate::dialects::audio::PcmEncoding;
+use crate::dialects::clients::authorise;
 use crate::dialects::recordings::{self, Recording, body_error};
 use crate::gateway::Gateway;
 use crate::http::body::BodyReader;
-use crate::http::client::{bearer_or_key, peer};
+use crate::http::client::bearer_or_key;
 use crate::http::error::{ApiError, json_response};
 use crate::recordings::uploads::Upload;
 use crate::sessions::messages::millis;
@@ -126,8 +127,7 @@ async fn answer(gateway: &Arc<Gateway>, request: Request, request_id: &str) -> R
 
 /// Checks the token and the query of a request.
 fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, Parameters), ApiError> {
-    let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrShort, peer(request));
-    let identity = gateway.identify(request, bearer_or_key(request.headers()), authorise)?;
+    let identity = authorise(gateway, request, bearer_or_key(request.headers()), Scope::AsrShort)?;
     gateway.authority.afford(&identity, Amount::audio(1)).map_err(exhausted)?;
     let query = request.uri().query().unwrap_or_default();
     let parameters = Parameters::parse(query).map_err(|bad| ApiError::bad_request(400, bad.to_string()))?;

@@ -13,9 +13,10 @@ use super::error::{self, REQUEST_ID, of_budget};
 use super::messages::request_id;
 use super::query::{BadParameter, Query};
 use crate::authority::Scope;
+use crate::dialects::clients::authorise;
 use crate::dialects::texts::{self, MAX_CHARACTERS};
 use crate::gateway::Gateway;
-use crate::http::client::{bearer_or_key, peer};
+use crate::http::client::bearer_or_key;
 use crate::http::error::ApiError;
 use crate::speech::encoder::Format;
 use crate::speech::speakers::Speaker;
@@ -115,8 +116,7 @@ pub(super) async fn speak(State(gateway): State<Arc<Gateway>>, request: Request)
 }
 
 async fn answer(gateway: &Gateway, request: Request) -> Result<Response, ApiError> {
-    let authorise = |token: &str| gateway.authority.authorise(token, Scope::Tts, peer(&request));
-    let identity = gateway.identify(&request, bearer_or_key(request.headers()), authorise)?;
+    let identity = authorise(gateway, &request, bearer_or_key(request.headers()), Scope::Tts)?;
     let query = request.uri().query().unwrap_or_default();
     let parameters = Parameters::parse(query).map_err(|bad| ApiError::bad_request(400, bad.to_string()))?;
     let Text { text } = texts::read(gateway, request).await?;

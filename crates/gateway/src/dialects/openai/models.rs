@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::error::OpenAiError;
+use crate::dialects::clients::identify;
 use crate::gateway::Gateway;
 use crate::http::client::bearer;
 use crate::http::client::peer;
@@ -38,7 +39,7 @@ pub(super) async fn one(
 /// Checks the token of a request that uses no service.
 fn admit(gateway: &Gateway, request: &Request) -> Result<(), OpenAiError> {
     let admit = |token: &str| gateway.authority.admit(token, peer(request));
-    gateway.identify(request, bearer(request.headers()), admit)?;
+    identify(gateway, request, bearer(request.headers()), admit)?;
     Ok(())
 }
 

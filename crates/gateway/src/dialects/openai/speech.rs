@@ -17,8 +17,10 @@ use serde_json::json;
 use super::error::OpenAiError;
 use super::{API, voices};
 use crate::authority::Scope;
+use crate::dialects::clients::authorise;
 use crate::dialects::texts::{self, MAX_CHARACTERS};
 use crate::gateway::Gateway;
+use crate::http::client::bearer;
 use crate::http::error::ApiError;
 use crate::http::sse;
 use crate::speech::encoder::Format;
@@ -55,7 +57,7 @@ pub(super) async fn speak(State(gateway): State<Arc<Gateway>>, request: Request)
 }
 
 async fn answer(gateway: &Gateway, request: Request) -> Result<Response, OpenAiError> {
-    let identity = gateway.authorise(&request, Scope::Tts)?;
+    let identity = authorise(gateway, &request, bearer(request.headers()), Scope::Tts)?;
     let request: SpeechRequest = texts::read(gateway, request).await?;
     let events = match request.stream_format.as_deref() {
         None | Some("" | "audio") => false,

@@ -13,9 +13,11 @@ use super::form::{self, Form};
 use super::request::{ResponseFormat, TranscriptionRequest};
 use super::{API, events};
 use crate::authority::{Amount, Identity, Scope};
+use crate::dialects::clients::authorise;
 use crate::dialects::recordings::{self, Recording};
 use crate::gateway::Gateway;
 use crate::http::body::BodyReader;
+use crate::http::client::bearer;
 use crate::http::error::ApiError;
 use crate::recordings::transcription::Transcription;
 use voxline::engine::{Latency, Task};
@@ -49,7 +51,7 @@ async fn answer(gateway: Arc<Gateway>, task: Task, request: Request) -> Result<R
 }
 
 fn identify(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
-    let identity = gateway.authorise(request, Scope::AsrShort)?;
+    let identity = authorise(gateway, request, bearer(request.headers()), Scope::AsrShort)?;
     gateway.authority.afford(&identity, Amount::audio(1))?;
     Ok(identity)
 }

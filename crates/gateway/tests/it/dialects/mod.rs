@@ -11,6 +11,7 @@ mod jambonz;
 mod keys;
 mod latency;
 mod limits;
+mod open_access;
 mod openai;
 mod peer;
 mod stage;

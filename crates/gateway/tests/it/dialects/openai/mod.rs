@@ -14,7 +14,7 @@ use super::stage::{Stage, content_type, service_token};
 use voxline_fixtures::gateway::http::url;
 
 /// Boundary of the forms.
-const BOUNDARY: &str = "----a-boundary.7";
+pub(super) const BOUNDARY: &str = "----a-boundary.7";
 const TRANSCRIPTIONS: &str = "/v1/audio/transcriptions";
 const TRANSLATIONS: &str = "/v1/audio/translations";
 const SPEECH: &str = "/v1/audio/speech";
@@ -45,7 +45,7 @@ impl Stage {
 }
 
 /// Returns a form with these fields, and with a file, which comes last.
-fn form(fields: &[(&str, &str)], file: Option<&[u8]>) -> Vec<u8> {
+pub(super) fn form(fields: &[(&str, &str)], file: Option<&[u8]>) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, value) in fields {
         body.extend(part(name, "", value.as_bytes()));
