@@ -5,6 +5,7 @@
 mod deepgram;
 mod openai;
 mod vosk;
+mod wyoming;
 
 use std::path::Path;
 use std::process::Command;
