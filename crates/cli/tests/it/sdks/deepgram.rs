@@ -31,6 +31,8 @@ fn deepgram_client() {
     let longest = sentence_end.max(human_length);
     assert_multichannel(&results["multichannel"], [SENTENCE, &human.text], longest);
     assert_container(list(&results["container"]));
+    assert_granted(&results["granted"], &human.text, human_length);
+    assert_spoken_live(&results["speak_live"]);
     assert_file(&results["file"]);
     assert_channels(&results["channels"]);
     assert_spoken(&stage, &results);
@@ -131,6 +133,31 @@ fn assert_container(messages: &[Value]) {
     assert_finals(&finals, SENTENCE, [0.0, SENTENCE_SECONDS]);
     let text = string(&alternative(finals[0])["transcript"]);
     assert_eq!(text, text.to_lowercase());
+}
+
+/// Asserts that a short-lived key opened a stream, and nothing else.
+fn assert_granted(granted: &Value, said: &str, length: f64) {
+    let lifetimes: Vec<f64> =
+        list(&granted["grants"]).iter().map(|grant| number(&grant["expires_in"])).collect();
+    assert_eq!(lifetimes, [30.0, 60.0]);
+    let finals = finals(list(&granted["messages"]), 0, length);
+    assert_finals(&finals, said, [0.0, length]);
+    assert_eq!(granted["refusal"]["status"], 403);
+}
+
+/// Asserts that a text was spoken up to its flush, and to its end, and that the text between was cleared.
+fn assert_spoken_live(spoken: &Value) {
+    let messages = list(&spoken["messages"]);
+    let kinds: Vec<&str> = messages.iter().map(|message| string(&message["type"])).collect();
+    assert_eq!(kinds, ["Metadata", "Flushed", "Cleared", "Flushed"]);
+    assert!(messages[1..].iter().map(|message| number(&message["sequence_id"])).eq([0.0, 1.0, 2.0]));
+    assert_eq!(messages[0]["model_name"], "aura-2-thalia-en");
+    for heard in list(&spoken["heard"]) {
+        assert_words(string(&heard["results"]["channels"][0]["alternatives"][0]["transcript"]), SENTENCE);
+    }
+    let seconds = ["flushed", "closed", "cleared"].map(|name| number(&spoken["seconds"][name]));
+    assert!(seconds[..2].iter().all(|length| (3.0..6.0).contains(length)), "{seconds:?}");
+    assert!(seconds[2] < 3.0, "{seconds:?}");
 }
 
 fn assert_file(file: &Value) {

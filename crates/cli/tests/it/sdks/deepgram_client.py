@@ -15,6 +15,7 @@ from deepgram.core.api_error import ApiError
 from deepgram.core.events import EventType
 from deepgram.environment import DeepgramClientEnvironment
 from deepgram.listen.v1.types.listen_v1configure import ListenV1Configure
+from deepgram.speak.v1.types.speak_v1text import SpeakV1Text
 from websockets.exceptions import InvalidStatus
 
 gateway = sys.argv[1]
@@ -126,6 +127,60 @@ def container():
         return [checked(message) for message in socket]
 
 
+def granted():
+    """Sends a recording with a short-lived key, which is of no use for anything but streams."""
+    grants = [client.auth.v1.tokens.grant(), client.auth.v1.tokens.grant(ttl_seconds=60.0)]
+    page = DeepgramClient(environment=environment, access_token=grants[1].access_token)
+    with page.listen.v1.connect(model="nova-3", encoding="linear16", sample_rate=16_000) as socket:
+        for piece in pieces(second):
+            socket.send_media(piece)
+        socket.send_close_stream()
+        messages = [checked(message) for message in socket]
+    refusal = failure(lambda: page.listen.v1.media.transcribe_file(request=recording, model="nova-3"))
+    return {"grants": [checked(grant) for grant in grants], "messages": messages, "refusal": refusal}
+
+
+def speak_live():
+    """Speaks a text that comes in pieces: up to a flush, up to a clear, and up to the end."""
+    messages = []
+
+    def read(audio, message):
+        if isinstance(message, bytes):
+            audio.append(message)
+        else:
+            messages.append(checked(message))
+
+    def read_until(kind):
+        audio = []
+        while not messages or messages[-1]["type"] != kind:
+            read(audio, socket.recv())
+        return b"".join(audio)
+
+    with client.speak.v1.connect(
+        model="aura-2-thalia-en", encoding="linear16", sample_rate=24_000
+    ) as socket:
+        for word in text.split(" "):
+            socket.send_text(SpeakV1Text(type="Speak", text=f"{word} "))
+        socket.send_flush()
+        flushed = read_until("Flushed")
+        socket.send_text(SpeakV1Text(type="Speak", text="Nobody should hear the end of this sentence"))
+        socket.send_clear()
+        cleared = read_until("Cleared")
+        socket.send_text(SpeakV1Text(type="Speak", text=text))
+        socket.send_close()
+        audio = []
+        for message in socket:
+            read(audio, message)
+    speeches = {"flushed": flushed, "closed": b"".join(audio)}
+    rate = {"additional_query_parameters": {"sample_rate": 24_000}}
+    heard = [
+        checked(transcribe(request=pcm, model="nova-3", encoding="linear16", request_options=rate))
+        for pcm in speeches.values()
+    ]
+    seconds = {name: len(pcm) / 48_000 for name, pcm in (speeches | {"cleared": cleared}).items()}
+    return {"messages": messages, "heard": heard, "seconds": seconds}
+
+
 def speak(encoding, **fields):
     """Writes a speech to a file, whose name is returned."""
     name = f"spoken-{'-'.join(map(str, fields.values()))}.{encoding}"
@@ -156,6 +211,8 @@ results = {
     "live": live(),
     "multichannel": asyncio.run(multichannel()),
     "container": container(),
+    "granted": granted(),
+    "speak_live": speak_live(),
     "file": checked(
         transcribe(request=recording, model="nova-3", smart_format=True, utterances=True, paragraphs=True)
     ),

@@ -1,6 +1,7 @@
 //! The Python package `openai`.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use super::{
     SENTENCE, SENTENCE_SECONDS, STEREO, Stage, assert_timed, assert_words, human, list, number, sentence,
     string,
 };
-use crate::cli::path;
+use crate::cli::{path, text};
 use voxline_engines::wer::normal;
 use voxline_fixtures::clips;
 use voxline_fixtures::gateway::audio::wav_of;
@@ -23,13 +24,24 @@ const PAUSE: usize = 24_000;
 fn openai_client() {
     let stage = Stage::new(&[]);
     let human = human();
-    let both = [sentence(), vec![0; PAUSE], human.pcm].concat();
+    let both = [sentence(), vec![0; PAUSE], human.pcm.clone()].concat();
     let said = format!("{SENTENCE} {}", human.text);
     let length = both.len() as f64 / 16_000.0;
     let pause = stage.place.file("pause.wav", wav_of(&both));
     let russian = stage.place.file("russian.wav", wav_of(&clips::audio("ru-telephone", "tt-allbusy")));
     let stereo = sample(STEREO);
-    let arguments = [&stage.serving.endpoint, path(&stereo), path(&pause), path(&russian), SENTENCE.trim()];
+    let second = stage.place.file("second.wav", wav_of(&human.pcm));
+    let utterances =
+        [at_24k(&stage, "first.pcm", &sample("source.wav")), at_24k(&stage, "second.pcm", &second)];
+    let arguments = [
+        &stage.serving.endpoint,
+        path(&stereo),
+        path(&pause),
+        path(&russian),
+        SENTENCE.trim(),
+        path(&utterances[0]),
+        path(&utterances[1]),
+    ];
     let results = stage.run("openai_client.py", &arguments);
 
     for text in [&results["default"]["text"], &results["json"]["text"], &results["text"]] {
@@ -47,7 +59,15 @@ fn openai_client() {
     assert_translated(&results);
     assert_models(&results);
     assert_spoken(&stage, &results);
+    assert_realtime(&results["realtime"], [SENTENCE, &human.text]);
     assert_failures(&results["failures"]);
+}
+
+/// Writes a recording as PCM at 24 kHz, the only rate that OpenAI's Realtime API takes.
+fn at_24k(stage: &Stage, name: &str, recording: &Path) -> PathBuf {
+    let output = stage.place.run(&["decode", path(recording), "--rate", "24000", "--format", "s16le"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    stage.place.file(name, output.stdout)
 }
 
 /// Asserts that subtitles have the text, and that their cues are in order.
@@ -137,6 +157,58 @@ fn assert_spoken(stage: &Stage, results: &Value) {
     // An MP3 begins with the sync word of a frame.
     let start = u16::from_str_radix(string(&results["default_speech"]), 16).unwrap();
     assert!(start >= 0xffe0, "{start:x}");
+}
+
+fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["type"] == kind).collect()
+}
+
+/// Asserts that a short-lived key opened a session with the settings of the key, in which both utterances were
+/// heard: one as it was committed, and one as it was detected.
+fn assert_realtime(realtime: &Value, said: [&str; 2]) {
+    let (secret, events) = (&realtime["secret"], list(&realtime["events"]));
+    assert!(string(&secret["value"]).starts_with("ek_"), "{secret}");
+    assert_eq!(realtime["refusal"]["status"], 403);
+    let created = &events[0];
+    assert_eq!(created["type"], "session.created");
+    for session in [&secret["session"], &created["session"]] {
+        let input = &session["audio"]["input"];
+        assert_eq!((&session["type"], &input["turn_detection"]), (&json!("transcription"), &Value::Null));
+        assert_eq!(input["transcription"]["language"], "en");
+    }
+    let updated = of_kind(events, "session.updated");
+    assert_eq!(updated[0]["session"]["audio"]["input"]["turn_detection"]["type"], "server_vad");
+    let error = &of_kind(events, "error")[0]["error"];
+    let empty = (&json!("input_audio_buffer_commit_empty"), &json!("empty"));
+    assert_eq!((&error["code"], &error["event_id"]), empty);
+    let committed = of_kind(events, "input_audio_buffer.committed");
+    assert_eq!(committed.len(), 2, "{committed:?}");
+    assert_eq!(committed[1]["previous_item_id"], committed[0]["item_id"]);
+    for (committed, said) in committed.into_iter().zip(said) {
+        assert_item(events, &committed["item_id"], said);
+    }
+    // The clock counts all audio, which the second utterance is in the middle of.
+    let [start, stop] = ["audio_start_ms", "audio_end_ms"].map(|field| {
+        let mut times = events.iter().filter_map(|event| event[field].as_f64());
+        times.next_back().unwrap_or_else(|| panic!("no {field}: {realtime}"))
+    });
+    assert!(1_000.0 * SENTENCE_SECONDS <= start + 1.0 && start < stop, "{start}, {stop}");
+}
+
+/// Asserts that an item has these words, and that its deltas add up to them.
+fn assert_item(events: &[Value], id: &Value, said: &str) {
+    let own: Vec<Value> = events.iter().filter(|event| event["item_id"] == *id).cloned().collect();
+    let kind = |name: &str| format!("conversation.item.input_audio_transcription.{name}");
+    let completed = of_kind(&own, &kind("completed"));
+    assert_eq!(completed.len(), 1, "{own:?}");
+    assert_words(string(&completed[0]["transcript"]), said);
+    let deltas = of_kind(&own, &kind("delta"));
+    let sum: String = deltas.into_iter().map(|event| string(&event["delta"])).collect();
+    assert_words(&sum, said);
+    for name in ["conversation.item.added", "conversation.item.done"] {
+        let told = of_kind(events, name);
+        assert_eq!(told.iter().filter(|event| event["item"]["id"] == *id).count(), 1, "{name}");
+    }
 }
 
 fn assert_failures(failures: &Value) {

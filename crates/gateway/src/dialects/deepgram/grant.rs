@@ -19,14 +19,15 @@ use crate::http::client::{bearer_or_key, peer};
 use crate::http::error::{ApiError, json_response};
 
 /// Lifetimes that a client may choose, in seconds, and the one of a client that chooses none, as documented.
-const LIFETIMES: std::ops::RangeInclusive<u64> = 1..=3_600;
-const LIFETIME: u64 = 30;
+const LIFETIMES: std::ops::RangeInclusive<f64> = 1.0..=3_600.0;
+const LIFETIME: f64 = 30.0;
 
 /// Body of a request.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Body {
-    ttl_seconds: Option<u64>,
+    /// Clients declare it as a floating-point number.
+    ttl_seconds: Option<f64>,
 }
 
 pub(super) async fn grant(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
@@ -52,8 +53,9 @@ async fn granted(gateway: &Gateway, request: Request) -> Result<Value, ApiError>
         let message = format!("ttl_seconds is not between {} and {}", LIFETIMES.start(), LIFETIMES.end());
         return Err(ApiError::bad_request(400, message));
     }
-    let made = gateway.authority.make_short_lived(&identity, Duration::from_secs(seconds), "", peer)?;
+    let lifetime = Duration::from_secs_f64(seconds);
+    let made = gateway.authority.make_short_lived(&identity, lifetime, "", peer)?;
     // It ends with its token, if that is sooner.
-    let left = identity.expires_in.map_or(seconds, |left| left.as_secs().min(seconds));
-    Ok(json!({ "access_token": made.key.expose_secret(), "expires_in": left }))
+    let left = identity.expires_in.map_or(lifetime, |left| left.min(lifetime));
+    Ok(json!({ "access_token": made.key.expose_secret(), "expires_in": left.as_secs() }))
 }

@@ -35,7 +35,8 @@ async fn post(server: &Server, path: &str, token: &str, body: &Value) -> Respons
 /// Returns a key of each API, with its lifetime in seconds.
 async fn made(server: &Server, token: &str) -> [String; 2] {
     let secret: Value = post(server, SECRETS, token, &json!({})).await.json().await.unwrap();
-    let grant: Value = post(server, GRANT, token, &json!({ "ttl_seconds": 30 })).await.json().await.unwrap();
+    let grant: Value =
+        post(server, GRANT, token, &json!({ "ttl_seconds": 30.0 })).await.json().await.unwrap();
     assert_eq!(grant["expires_in"], 30, "{grant}");
     [&secret["value"], &grant["access_token"]].map(|key| key.as_str().unwrap().to_owned())
 }
@@ -113,7 +114,7 @@ async fn what_makes_no_sense_is_refused() {
         (SECRETS, json!({ "session": { "type": "realtime" } })),
         (SECRETS, json!({ "session": { "type": "transcription", "extra": long } })),
         (SECRETS, json!("x")),
-        (GRANT, json!({ "ttl_seconds": 0 })),
+        (GRANT, json!({ "ttl_seconds": 0.5 })),
         (GRANT, json!({ "ttl_seconds": 3_601 })),
         (GRANT, json!({ "ttl_seconds": "x" })),
     ] {
