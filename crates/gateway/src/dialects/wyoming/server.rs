@@ -86,6 +86,8 @@ impl Server {
         let patience = self.gateway.options.connections.write_timeout;
         match accepted {
             Accepted::Tcp(mut socket, peer) => {
+                // An event must not wait until the one before it is acknowledged.
+                let _ = socket.set_nodelay(true);
                 let Some((client, permit)) = self.client(&mut socket, peer, permit).await else { return };
                 let networks = self.gateway.options.open.as_ref().map(|open| open.networks.clone());
                 let networks = networks.unwrap_or_default();

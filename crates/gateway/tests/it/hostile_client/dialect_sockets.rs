@@ -14,6 +14,8 @@ use voxline_fixtures::random::Random;
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Dialect {
     Deepgram,
+    /// Deepgram's synthesis.
+    Speak,
     Realtime,
     Vosk,
     Jambonz,
@@ -37,7 +39,7 @@ pub(super) async fn converse(world: &World, dialect: Dialect, seed: u64) -> Resu
         Err(refusal) => return Err(format!("{refusal:?} to {target}")),
     };
     let steps = script(world, dialect, &mut dice);
-    let outcome = player.play(&steps, &mut dice, |payload| dialect.check(payload)).await?;
+    let outcome = player.play(&steps, &mut dice, |opcode, payload| dialect.check(opcode, payload)).await?;
     tally.inputs += player.inputs(&steps);
     tally.note(outcome);
     Ok(tally)
@@ -64,6 +66,14 @@ impl Dialect {
                 ];
                 ("/v1/listen", queries[dice.below(queries.len())])
             }
+            Dialect::Speak => {
+                let queries = [
+                    "model=aura-2-thalia-en&encoding=linear16&sample_rate=24000",
+                    "encoding=linear16&sample_rate=8000&container=none",
+                    "model=tone&sample_rate=48000&mip_opt_out=true",
+                ];
+                ("/v1/speak", queries[dice.below(queries.len())])
+            }
         };
         if query.is_empty() || dice.below(6) > 0 {
             return (format!("{path}?{query}"), false);
@@ -82,7 +92,11 @@ impl Dialect {
     }
 
     /// Checks a message of the gateway.
-    fn check(self, payload: &[u8]) -> Result<(), String> {
+    fn check(self, opcode: u8, payload: &[u8]) -> Result<(), String> {
+        if opcode == BINARY {
+            let is_audio = self == Dialect::Speak && payload.len() % 2 == 0;
+            return if is_audio { Ok(()) } else { Err(format!("{} bytes of no audio", payload.len())) };
+        }
         let message: Value = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
         let kinds: &[&str] = match self {
             Dialect::Vosk => {
@@ -93,6 +107,7 @@ impl Dialect {
                 return Err(format!("{message} is no reply"));
             }
             Dialect::Jambonz => &["transcription", "error"],
+            Dialect::Speak => &["Metadata", "Flushed", "Cleared", "Warning"],
             Dialect::Deepgram => &[
                 "Results",
                 "SpeechStarted",
@@ -141,6 +156,13 @@ impl Dialect {
                 let recording = &world.recordings[dice.below(world.recordings.len())];
                 let from = dice.below(2) * dice.below(recording.len());
                 Message::Audio(recording[from..].to_vec())
+            }
+            (Dialect::Speak, 0) => text(json!({ "type": "Flush" })),
+            (Dialect::Speak, 1) => text(json!({ "type": "Clear" })),
+            (Dialect::Speak, 2) if dice.below(8) == 0 => text(json!({ "type": "Close" })),
+            (Dialect::Speak, 3..) => {
+                let texts = ["A word. And", " another one.", "Привет! ", "", "12\u{301}, 3."];
+                text(json!({ "type": "Speak", "text": texts[dice.below(texts.len())] }))
             }
             (Dialect::Vosk, 0) => {
                 let config = json!({

@@ -87,7 +87,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let head = self.exactly(2).await?;
         let opcode = head[0] & 0x0F;
-        if head[0] & 0xF0 != 0x80 || !matches!(opcode, TEXT | CLOSE | PING | PONG) || head[1] & 0x80 != 0 {
+        if head[0] & 0xF0 != 0x80
+            || !matches!(opcode, TEXT | BINARY | CLOSE | PING | PONG)
+            || head[1] & 0x80 != 0
+        {
             return Err(End::Malformed(format!("frame of {head:?}")));
         }
         let (length, least) = match head[1] {

@@ -9,6 +9,7 @@ mod dialect_requests;
 mod dialect_sockets;
 mod frames;
 mod http;
+mod key_requests;
 mod mutation;
 mod player;
 mod request;
@@ -57,7 +58,7 @@ const CLIENTS: u64 = 6;
 const MUTATIONS: u64 = 20_000;
 const BATCH: u64 = 5_000;
 /// Number of inputs of each dialect in an ordinary run.
-const DIALECT_MUTATIONS: u64 = 1_000;
+const DIALECT_MUTATIONS: u64 = 500;
 /// Largest size of the heap of clients and gateway together. One damaged recording may need 64 MiB by the
 /// bounds of `front_end::hostile`, two are decoded at once on two threads, and 20 MB may be announced and
 /// read.
@@ -80,6 +81,8 @@ enum Surface {
     Socket,
     /// Requests of dialects.
     Requests,
+    /// Requests for short-lived keys, and streams that are opened with them.
+    Keys,
     /// A dialect on WebSockets.
     Dialect(Dialect),
     Wyoming,
@@ -91,7 +94,9 @@ impl Surface {
             Surface::Http => "hostile_client::mutated_requests_are_answered",
             Surface::Socket => "hostile_client::mutated_frames_are_answered_or_close_the_socket",
             Surface::Requests => "hostile_client::mutated_dialects_requests",
+            Surface::Keys => "hostile_client::mutated_dialects_keys",
             Surface::Dialect(Dialect::Deepgram) => "hostile_client::mutated_dialects_deepgram",
+            Surface::Dialect(Dialect::Speak) => "hostile_client::mutated_dialects_speak",
             Surface::Dialect(Dialect::Realtime) => "hostile_client::mutated_dialects_realtime",
             Surface::Dialect(Dialect::Vosk) => "hostile_client::mutated_dialects_vosk",
             Surface::Dialect(Dialect::Jambonz) => "hostile_client::mutated_dialects_jambonz",
@@ -129,6 +134,16 @@ fn mutated_frames_are_answered_or_close_the_socket() {
 #[test]
 fn mutated_dialects_requests() {
     alone(Surface::Requests);
+}
+
+#[test]
+fn mutated_dialects_keys() {
+    alone(Surface::Keys);
+}
+
+#[test]
+fn mutated_dialects_speak() {
+    alone(Surface::Dialect(Dialect::Speak));
 }
 
 #[test]
@@ -204,7 +219,7 @@ async fn attack(surface: Surface) -> Report {
         world.check(surface).await;
         let mut clients = JoinSet::new();
         for _ in 0..CLIENTS {
-            clients.spawn(client(world.clone(), surface, seeds.clone(), BATCH.min(wanted) / CLIENTS));
+            clients.spawn(client(world.clone(), surface, seeds.clone(), BATCH.min(wanted).div_ceil(CLIENTS)));
         }
         while let Some(tally) = clients.join_next().await {
             report.tally.add(tally.unwrap());
@@ -237,6 +252,7 @@ async fn client(world: Arc<World>, surface: Surface, seeds: Arc<AtomicU64>, want
             Surface::Http => http::converse(&world, seed, World::request).await,
             Surface::Socket => socket::converse(&world, seed).await,
             Surface::Requests => http::converse(&world, seed, dialect_requests::request).await,
+            Surface::Keys => http::converse(&world, seed, key_requests::request).await,
             Surface::Dialect(dialect) => dialect_sockets::converse(&world, dialect, seed).await,
             Surface::Wyoming => wyoming::converse(&world, seed).await,
         };
@@ -245,6 +261,8 @@ async fn client(world: Arc<World>, surface: Surface, seeds: Arc<AtomicU64>, want
             Ok(done) => tally.add(Tally { connections: 1, slowest: lasted, ..done }),
             Err(error) => panic!("{error}\n{} (connection 1)", random::replay(surface.test(), seed)),
         }
+        // Otherwise the test's recogniser would keep the audio of all of them.
+        world.recognizer.forget();
     }
     tally
 }
@@ -321,6 +339,8 @@ struct World {
     sessions: Mutex<VecDeque<Known>>,
     /// ID and token of the newest task.
     task: Mutex<(String, String)>,
+    /// The newest short-lived key.
+    key: Mutex<String>,
 }
 
 impl World {
@@ -371,6 +391,7 @@ impl World {
             recordings,
             sessions: Mutex::default(),
             task: Mutex::default(),
+            key: Mutex::default(),
         }
     }
 
@@ -409,6 +430,11 @@ impl World {
             let created = http::ask(self, create).await.unwrap();
             let field = |name: &str| created["result"][name].as_str().unwrap().to_owned();
             *self.task.lock().unwrap() = (field("task_id"), field("task_token"));
+        }
+        if let Surface::Keys = surface {
+            let grant = Request::new("POST", "/v1/auth/grant").under(&self.tokens[0]);
+            let grant = http::ask(self, grant.body(r#"{"ttl_seconds":3600}"#)).await.unwrap();
+            *self.key.lock().unwrap() = grant["access_token"].as_str().unwrap().to_owned();
         }
         // Drops the recordings that the test's recogniser keeps.
         self.recognizer.forget();

@@ -8,7 +8,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::answer::{Answer, End, Reader};
-use super::frames::{CLOSE, Frame, PING, PONG, TEXT};
+use super::frames::{BINARY, CLOSE, Frame, PING, PONG, TEXT};
 use super::script::{Step, closing};
 use super::{PATIENCE, World};
 use voxline_fixtures::random::Random;
@@ -50,13 +50,13 @@ impl Player {
         if answer.status == 101 { Ok(Ok(Player { reader, writer, pongs: 0 })) } else { Ok(Err(answer)) }
     }
 
-    /// Sends all `steps`, each followed by a ping, and reads until the connection ends. Each text that comes
-    /// is checked by `note`. Returns the outcome.
+    /// Sends all `steps`, each followed by a ping, and reads until the connection ends. Each message that comes
+    /// is checked by `note`, which gets its opcode. Returns the outcome.
     pub(super) async fn play(
         &mut self,
         steps: &[Step],
         dice: &mut Random,
-        mut note: impl FnMut(&[u8]) -> Result<(), String>,
+        mut note: impl FnMut(u8, &[u8]) -> Result<(), String>,
     ) -> Result<String, String> {
         let mut bytes = Vec::new();
         for (number, step) in steps.iter().enumerate() {
@@ -100,7 +100,7 @@ impl Player {
             };
             match frame {
                 // A pong may have been on its way; data must not follow (RFC 6455, section 5.5.1).
-                Ok((TEXT | CLOSE, _)) if closed.is_some() => {
+                Ok((TEXT | BINARY | CLOSE, _)) if closed.is_some() => {
                     return Err(format!("{frame:?} came after {closed:?}"));
                 }
                 Ok((CLOSE, payload)) => closed = Some(check_close(&payload)?),
@@ -112,7 +112,7 @@ impl Player {
                         }
                     }
                 }
-                Ok((TEXT, payload)) => note(&payload)?,
+                Ok((opcode @ (TEXT | BINARY), payload)) => note(opcode, &payload)?,
                 Ok(_) => {}
                 Err(End::Malformed(what)) => return Err(what),
                 Err(End::Cut) => return Err("cut inside a frame".to_owned()),

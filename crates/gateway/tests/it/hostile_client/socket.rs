@@ -51,7 +51,8 @@ pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> 
     });
     let steps = script(world, project, received, &mut dice);
     let Talk { mut player, mut heard, .. } = talk;
-    let outcome = player.play(&steps, &mut dice, |payload| heard.note(payload).map(drop)).await?;
+    let outcome =
+        player.play(&steps, &mut dice, |opcode, payload| heard.note(opcode, payload).map(drop)).await?;
     tally.inputs += player.inputs(&steps);
     tally.note(outcome);
     Ok(tally)
@@ -108,8 +109,8 @@ impl Talk {
         // The frame is complete, whatever is damaged in it.
         loop {
             match within(self.player.reader.frame()).await? {
-                Ok((TEXT, payload)) => {
-                    let message = self.heard.note(&payload)?;
+                Ok((opcode @ (TEXT | BINARY), payload)) => {
+                    let message = self.heard.note(opcode, &payload)?;
                     match message["type"].as_str() {
                         Some("ready") => return Ok(Some(message)),
                         Some("error") => {}
@@ -141,7 +142,10 @@ impl Talk {
 
 impl Heard {
     /// Checks a message: cursors never decrease, and final results are numbered in order.
-    fn note(&mut self, payload: &[u8]) -> Result<Value, String> {
+    fn note(&mut self, opcode: u8, payload: &[u8]) -> Result<Value, String> {
+        if opcode != TEXT {
+            return Err("a binary message came".to_owned());
+        }
         let message: Value = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
         let number = |field: &str| message[field].as_u64().ok_or_else(|| format!("{message} has no {field}"));
         match message["type"].as_str().unwrap_or_default() {
