@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 
 pub(crate) use self::error::{AttachError, Rejection, StartError, Violation};
 use super::message_rate_limiter::{CONTROL_BURST, CONTROL_RATE};
-use super::session_job::{SessionJob, batch_frames};
+use super::session_job::SessionJob;
 use super::state::{SessionState, SharedState};
 use crate::authority::{Exhausted, Identity, RESUME_PREFIX, new_id, random_secret};
 use crate::scheduler::{self, JobHandle, Priority, Scheduler};
@@ -139,8 +139,6 @@ impl Session {
             .map_err(|error| StartError::Unsupported(error.to_string()))?;
         let longest = recognizer.longest_pending(&options);
         let max_unfinal = longest.map(|frames| at_session_rate(frames, sample_rate));
-        let batch = batch_frames(&**recognizer, &options, sample_rate);
-        let hold = (HOLD_SECONDS * u64::from(sample_rate)).saturating_add(batch);
         let job = SessionJob::new(
             recognizer.clone(),
             options,
@@ -154,6 +152,7 @@ impl Session {
             EngineError::Unsupported(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
+        let hold = (HOLD_SECONDS * u64::from(sample_rate)).saturating_add(job.batch_frames());
         let priority = match start.latency {
             Latency::Live => Priority::Live,
             Latency::Relaxed => Priority::Recording,

@@ -23,10 +23,10 @@ pub(crate) struct SessionJob {
     timeline: RecognitionTimeline,
     /// Input whose work is not complete.
     input: Option<Input>,
-    /// Number of bytes of audio that the recogniser is given, if they are there, before it works on them.
-    batch: usize,
-    /// Number of bytes that it was given since.
-    gathered: usize,
+    /// Number of frames that the recogniser is given, if they are there, before it works on them.
+    batch_frames: u64,
+    /// Number of frames that it was given since.
+    gathered: u64,
     /// `true` if finals of the input were posted.
     has_posted: bool,
     /// Last segment of the end of a stream, which is extended once no other follows.
@@ -67,8 +67,7 @@ impl SessionJob {
         metrics: Arc<Metrics>,
     ) -> Result<SessionJob, EngineError> {
         let timeline = RecognitionTimeline::new(&recognizer, &options, sample_rate, origin)?;
-        let frames = batch_frames(&*recognizer, &options, sample_rate);
-        let batch = usize::try_from(frames).unwrap_or(usize::MAX).saturating_mul(FRAME_BYTES);
+        let batch_frames = batch_frames(&*recognizer, &options, sample_rate);
         Ok(SessionJob {
             recognizer,
             options,
@@ -76,13 +75,18 @@ impl SessionJob {
             partials,
             timeline,
             input: None,
-            batch,
+            batch_frames,
             gathered: 0,
             has_posted: false,
             last: Vec::new(),
             state,
             metrics,
         })
+    }
+
+    /// Returns the number of frames that the recogniser is given, if they are there, before it works on them.
+    pub(crate) fn batch_frames(&self) -> u64 {
+        self.batch_frames
     }
 
     /// Does the next piece of work: of a live session all that its input demands, of another one a part, so
@@ -134,14 +138,14 @@ impl SessionJob {
 
     /// Returns whether more audio may come before the work on that which the recogniser was given.
     fn is_gathering(&self) -> bool {
-        (1..self.batch).contains(&self.gathered)
+        (1..self.batch_frames).contains(&self.gathered)
     }
 
     fn begin(&mut self, input: RecognizerInput) -> Result<(), EngineError> {
         let gathered = std::mem::take(&mut self.gathered);
         let (input, segments) = match input {
             RecognizerInput::Audio(pcm) => {
-                self.gathered = gathered + pcm.len();
+                self.gathered = gathered + (pcm.len() / FRAME_BYTES) as u64;
                 (Input::Audio, self.timeline.feed(&pcm)?)
             }
             RecognizerInput::Flush => (Input::Flush, self.timeline.begin_flush()?),
@@ -313,11 +317,7 @@ impl SessionJob {
 /// Returns the number of frames that the recogniser of a session is given, if they are there, before it works
 /// on them. Where audio is resampled, its stream begins anew at each final, and what it had heard beyond
 /// would be lost.
-pub(crate) fn batch_frames(
-    recognizer: &dyn Recognizer,
-    request: &RecognitionRequest,
-    sample_rate: u32,
-) -> u64 {
+fn batch_frames(recognizer: &dyn Recognizer, request: &RecognitionRequest, sample_rate: u32) -> u64 {
     if sample_rate == RECOGNIZER_RATE { recognizer.batch_frames(request).unwrap_or(0) } else { 0 }
 }
 
