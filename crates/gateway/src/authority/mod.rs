@@ -267,8 +267,8 @@ impl Authority {
         let authority =
             Authority { store, directory, lifetime, policy, clock, meter, audit, signer, revoked };
         authority.prepare()?;
-        let meter = authority.kept_usage()?;
-        Ok(Authority { meter, ..authority })
+        let (meter, signer) = (authority.kept_usage()?, authority.kept_signer()?);
+        Ok(Authority { meter, signer, ..authority })
     }
 
     /// Creates the tables, or migrates them to the current format. A store in the current format is not
@@ -291,6 +291,19 @@ impl Authority {
                 );
                 Ok(())
             }
+        }
+    }
+
+    /// Returns the key of the signatures of short-lived keys. A store that has none yet, because an earlier
+    /// version wrote it, is given one.
+    fn kept_signer(&self) -> Result<Signer, AuthorityError> {
+        if let Some(signer) = self.read(|view| Ok(view.signer()?))? {
+            return Ok(signer);
+        }
+        match self.write(|change| Ok(change.make_signer()?)) {
+            // On a full disk, keys end with the process.
+            Err(AuthorityError::Unavailable { .. }) => Ok(Signer::random()),
+            made => made,
         }
     }
 

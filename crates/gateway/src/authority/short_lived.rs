@@ -2,12 +2,12 @@
 //!
 //! A key is signed and not stored. It names the token that it was made with, and says what that token says,
 //! but for streams alone and for a while: its budgets, networks, sessions and revocation are those of the
-//! token. The signing key is random for each process, so that a store that was copied makes no keys. So keys
-//! end with the process, as dialects' streams do.
+//! token. The signing key is in the store, so that keys survive a restart, but in no backup.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -30,6 +30,7 @@ pub struct ShortLivedKey {
 }
 
 /// The key of the signatures.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Signer([u8; 32]);
 
 /// Signed content of a short-lived key.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AuthorityError;
 use super::secrets::{Fingerprint, Seed};
+use super::short_lived::Signer;
 use super::terms::Terms;
 use super::usage::{Usage, UsageOfOneDay};
 use voxline::language::Languages;
@@ -46,10 +47,15 @@ pub(super) const SERVICE: Kind<Service> = Kind::new("service_tokens");
 pub(super) const USAGE: Kind<Usage> = Kind::new("usage");
 /// Numbers by name: the format, and the number of tokens minted.
 const NUMBERS: Kind<u64> = Kind::new("numbers");
+/// The key of the signatures of short-lived keys. A snapshot does not have it, so that a backup makes no keys,
+/// and a store of an earlier version does not either.
+const SIGNERS: Kind<Signer> = Kind::new("signers");
+/// Name of the only record of that table.
+const SHORT_LIVED: &str = "short_lived";
 /// Hash of a token to the token's key; the prefix of the id in the key determines the table.
 const TOKENS: TableDefinition<&[u8; 32], &str> = TableDefinition::new("tokens");
 
-/// Names of all tables except the table of hashes.
+/// Names of the tables of a snapshot, except the table of hashes.
 const RECORDS: [&str; 7] =
     ["projects", "clients", "refresh_tokens", "access_tokens", "service_tokens", "usage", "numbers"];
 
@@ -295,7 +301,15 @@ impl Change {
             self.0.open_table(table_of(name))?;
         }
         self.0.open_table(TOKENS)?;
+        self.make_signer()?;
         self.touch()
+    }
+
+    /// Adds a new key of signatures, and returns it.
+    pub(super) fn make_signer(&self) -> Result<Signer, redb::Error> {
+        let signer = Signer::random();
+        self.put(&SIGNERS, SHORT_LIVED, &signer)?;
+        Ok(signer)
     }
 
     /// Creates the tables with all records of `dump`.
@@ -332,6 +346,14 @@ impl View {
             dump.tokens.push((Fingerprint(*secret.value()), key.value().to_owned()));
         }
         Ok(dump)
+    }
+
+    /// Returns the key of the signatures, if there is one.
+    pub(super) fn signer(&self) -> Result<Option<Signer>, redb::Error> {
+        match self.find(&SIGNERS, SHORT_LIVED) {
+            Err(redb::Error::TableDoesNotExist(_)) => Ok(None),
+            found => found,
+        }
     }
 
     /// Returns the format of the tables: 0 if the format has no number, and `None` if there are no tables.

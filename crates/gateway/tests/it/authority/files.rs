@@ -169,6 +169,7 @@ fn stores_of_all_formats_are_brought_up_to_date() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(store(directory.path()), bytes).unwrap();
         set_mode(&store(directory.path()), 0o600);
+        let mut keys = Vec::new();
         // The second time, the store is of the current format.
         for _ in 0..2 {
             let clock = Arc::new(ManualClock::new(SPOKEN_AT));
@@ -186,6 +187,10 @@ fn stores_of_all_formats_are_brought_up_to_date() {
             let usage = authority.usage(Some("calls")).unwrap();
             let used = usage.iter().find(|entry| entry.id == token.id).unwrap();
             assert_eq!((used.today, used.total), (Amount::text(6), Amount::text(6)), "format {format}");
+            // The signing key of short-lived keys is made once.
+            let holder = authority.check(SERVICE_TOKEN).unwrap();
+            keys.push(authority.make_short_lived(&holder, HOUR, "", None).unwrap().key);
+            assert!(keys.iter().all(|key| is_good(&authority, key)), "format {format}");
         }
     }
 }

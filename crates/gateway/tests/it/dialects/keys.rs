@@ -1,5 +1,6 @@
 //! Short-lived keys, which a page has instead of a token.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use reqwest::{Method, Response};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use voxline::auth::{AccessToken, TokenGeneration};
+use voxline_gateway::admin::backup;
 use voxline_gateway::authority::{Amount, Budget, Scope, Terms};
 use voxline_testing::NullRecognizer;
 
@@ -204,6 +206,32 @@ async fn assert_ended_by_revocation(server: &Server, id: &str, peers: Vec<Peer>)
         assert!(matches!(&close, Said::Close(1008, _)), "{close:?}");
     }
     assert!(revoked.elapsed() < Duration::from_secs(1), "{:?}", revoked.elapsed());
+}
+
+#[tokio::test]
+async fn keys_survive_a_restart_and_no_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = |state: &Path| Setup { state: Some(state.to_owned()), ..Setup::default() };
+    let server = served(setup(directory.path())).await;
+    let token = key(&server);
+    let keys = made(&server, &token).await;
+    server.stop().await;
+
+    let server = served(setup(directory.path())).await;
+    for key in &keys {
+        assert_eq!(status_of_stream(&server, key).await, None);
+    }
+    server.stop().await;
+
+    // Whoever has a backup can make no keys of its tokens.
+    let restored = tempfile::tempdir().unwrap();
+    backup(directory.path(), &restored.path().join("authority.redb"), Arc::new(clock())).unwrap();
+    let server = served(setup(restored.path())).await;
+    for key in &keys {
+        assert_eq!(status_of_stream(&server, key).await, Some(401));
+    }
+    assert_eq!(status_of_stream(&server, &token).await, None);
+    server.stop().await;
 }
 
 #[tokio::test]
