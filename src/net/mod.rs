@@ -35,7 +35,7 @@ pub use tls::{TlsError, Trust};
 #[cfg(feature = "url-source")]
 pub(crate) use web::blocking_client;
 #[cfg(feature = "download")]
-pub use web::download_client;
+pub use web::{client_builder, download_client};
 
 /// Time limit of a TCP connection and its TLS handshake together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

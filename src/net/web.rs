@@ -23,6 +23,22 @@ pub fn download_client() -> Result<reqwest::Client, TlsError> {
         .map_err(|error| TlsError::Client(error.into()))
 }
 
+/// Returns a builder of HTTP clients for addresses that others name. Such a client has the roots and the
+/// timeouts of the other connections, follows no redirects, and uses no proxy.
+///
+/// # Errors
+/// Returns [`TlsError`] if TLS cannot be set up.
+#[cfg(feature = "download")]
+pub fn client_builder() -> Result<reqwest::ClientBuilder, TlsError> {
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(ClientConfig::clone(Trust::system()?.config()))
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .redirect(Policy::none())
+        .no_proxy())
+}
+
 /// Creates a blocking client for recordings on public servers, with the caller's redirect policy. Otherwise
 /// it is like the client of downloads.
 #[cfg(feature = "url-source")]

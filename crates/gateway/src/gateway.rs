@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::Request;
 use axum::routing::MethodRouter;
 use futures::Stream;
+use tokio::sync::Semaphore;
 
 use crate::admission::capacity::RequestCapacity;
 use crate::authority::{Amount, Authority, AuthorityError, Identity, Scope};
@@ -14,6 +15,7 @@ use crate::http::auth_rate_limiter::AuthRateLimiter;
 use crate::http::client::{bearer, peer};
 use crate::http::connection_limiter;
 use crate::http::error::ApiError;
+use crate::http::url_client::UrlClient;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::recordings::transcription::Charge;
@@ -34,6 +36,9 @@ pub struct Engines {
     pub voices: Voices,
 }
 
+/// Most results that are on their way to callbacks: they are in memory.
+const MAX_CALLBACKS: usize = 64;
+
 /// State that all requests share.
 pub struct Gateway {
     pub(crate) authority: Arc<Authority>,
@@ -49,6 +54,10 @@ pub struct Gateway {
     demo: RequestCapacity,
     /// Long recordings that have arrived or are arriving.
     pub(crate) uploads: Arc<UploadStore>,
+    /// Client for addresses that clients name.
+    pub(crate) urls: UrlClient,
+    /// Places for results on their way to callbacks.
+    pub(crate) callbacks: Arc<Semaphore>,
     pub(crate) sessions: Arc<SessionManager>,
 }
 
@@ -66,6 +75,8 @@ impl Gateway {
             authenticated: RequestCapacity::authenticated(places, threads),
             demo: RequestCapacity::demo(places, threads),
             uploads: Arc::new(UploadStore::new(&options.recordings)),
+            urls: UrlClient::new(&options.url_hosts),
+            callbacks: Arc::new(Semaphore::new(MAX_CALLBACKS)),
             sessions: Arc::new(SessionManager::new(
                 authority.clone(),
                 auth_limiter.clone(),

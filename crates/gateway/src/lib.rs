@@ -60,6 +60,7 @@ pub use self::http::cors::{BadOrigin, Origin};
 use self::http::server;
 pub use self::http::server::ConnectionOptions;
 pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
+pub use self::http::url_host::{BadUrlHost, UrlHost};
 pub use self::options::{
     BadVoiceAlias, ChunkedOptions, Dialect, OpenAccess, OpenAiOptions, Options, RecordingOptions,
     UnknownDialect, VoiceAlias, WyomingAddress,

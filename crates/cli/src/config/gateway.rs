@@ -18,8 +18,8 @@ use super::{ConfigError, secret};
 use voxline::net::Endpoint;
 use voxline_gateway::authority::{AtLimit, Policy, Refreshing};
 use voxline_gateway::{
-    ConnectionOptions, OpenAccess, OpenAiOptions, Options, Origin, RecordingOptions, TlsFiles, VoiceAlias,
-    WyomingAddress,
+    ConnectionOptions, OpenAccess, OpenAiOptions, Options, Origin, RecordingOptions, TlsFiles, UrlHost,
+    VoiceAlias, WyomingAddress,
 };
 
 /// Default listening address: on loopback, since there is no certificate by default.
@@ -142,6 +142,10 @@ pub struct GatewayConfig {
     /// Directory of the temporary files of these recordings [default: the system's]
     #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_UPLOAD_DIR")]
     pub upload_dir: Option<PathBuf>,
+    /// Host, or HOST:PORT, whose addresses clients may name: recordings that are fetched, and callbacks that take
+    /// results; may be repeated
+    #[arg(long, value_name = "HOST", env = "VOXLINE_GATEWAY_URL_HOST", value_delimiter = ',')]
+    pub url_host: Option<Vec<UrlHost>>,
     /// Name of a model that /v1/models lists; may be repeated [default: whisper-1 and others]
     #[arg(long, value_name = "NAME", env = "VOXLINE_GATEWAY_OPENAI_MODEL", value_delimiter = ',')]
     pub openai_model: Option<Vec<String>>,
@@ -219,6 +223,7 @@ impl Default for GatewayConfig {
             max_recording_bytes: Some(Whole(options.recordings.max_bytes)),
             upload_space: Some(Whole(options.recordings.disk_bytes)),
             upload_dir: options.recordings.directory,
+            url_host: Some(options.url_hosts),
             openai_model: Some(options.openai.models),
             openai_voice: Some(options.openai.voices),
             max_connections: Some(Whole(options.connections.max as u64)),
@@ -250,6 +255,7 @@ impl GatewayConfig {
             connections: self.connections(),
             dialects: self.dialects.clone().map_or(options.dialects, |dialects| dialects.0),
             recordings: self.recordings(),
+            url_hosts: self.url_host.clone().unwrap_or(options.url_hosts),
             openai: self.openai(),
             open: self.open(),
             max_failures: max_failures.unwrap_or(options.max_failures),

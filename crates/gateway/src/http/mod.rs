@@ -18,4 +18,6 @@ pub(crate) mod server;
 pub(crate) mod sse;
 pub(crate) mod tls;
 pub(crate) mod upload;
+pub(crate) mod url_client;
+pub(crate) mod url_host;
 pub(crate) mod websocket;

@@ -12,6 +12,7 @@ pub use self::dialects::{
 };
 use crate::http::cors::Origin;
 use crate::http::server::ConnectionOptions;
+use crate::http::url_host::UrlHost;
 use voxline::language::Languages;
 use voxline::net::Endpoint;
 
@@ -48,6 +49,9 @@ pub struct Options {
     pub recordings: RecordingOptions,
     /// Dialects of other services that the gateway speaks.
     pub dialects: Vec<Dialect>,
+    /// Hosts whose addresses clients may name, for recordings that are fetched and callbacks that take results.
+    /// A name that leads into a private network needs its addresses in the list, too.
+    pub url_hosts: Vec<UrlHost>,
     /// Settings of the dialect of OpenAI.
     pub openai: OpenAiOptions,
     /// Access for clients that can send no token, on listeners of their own; none if `None`.
@@ -83,6 +87,7 @@ impl Default for Options {
             chunked: ChunkedOptions::default(),
             recordings: RecordingOptions::default(),
             dialects: Dialect::ALL.to_vec(),
+            url_hosts: Vec::new(),
             openai: OpenAiOptions::default(),
             open: None,
             languages: Languages::default(),

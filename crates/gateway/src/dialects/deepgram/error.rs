@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::messages::request_id;
 use crate::authority::Exhausted;
@@ -27,26 +27,30 @@ pub(super) fn reshape(error: ApiError, response: &mut Response) {
     write(&error, &request_id(), response);
 }
 
-/// Writes the body, which has the fields of both generations of the API.
+/// Writes the body and the headers.
 fn write(error: &ApiError, request_id: &str, response: &mut Response) {
-    let message = error.message.clone();
-    let category = category(error.status);
-    let body = json!({
+    let body = body_of(error, request_id);
+    response.extensions_mut().remove::<ApiError>();
+    *response.body_mut() = Body::from(body.to_string());
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(REQUEST_ID, HeaderValue::try_from(request_id).expect("a UUID fits a header"));
+    if let Ok(message) = HeaderValue::try_from(&error.message) {
+        headers.insert(ERROR, message);
+    }
+}
+
+/// Returns an error as JSON, with the fields of both generations of the API.
+pub(super) fn body_of(error: &ApiError, request_id: &str) -> Value {
+    let (category, message) = (category(error.status), &error.message);
+    json!({
         "category": category,
         "message": message,
         "details": message,
         "err_code": category,
         "err_msg": message,
         "request_id": request_id,
-    });
-    response.extensions_mut().remove::<ApiError>();
-    *response.body_mut() = Body::from(body.to_string());
-    let headers = response.headers_mut();
-    headers.remove(header::CONTENT_LENGTH);
-    headers.insert(REQUEST_ID, HeaderValue::try_from(request_id).expect("a UUID fits a header"));
-    if let Ok(message) = HeaderValue::try_from(message) {
-        headers.insert(ERROR, message);
-    }
+    })
 }
 
 /// Returns the error of a budget that is used up: for good, it is a matter of payment.

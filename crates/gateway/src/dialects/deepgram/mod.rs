@@ -4,11 +4,13 @@
 //! - `query`, `parameters`: the query of a request, read.
 //! - `live`: the server half of live audio; `input` decodes it, and `channel` translates its results.
 //! - `prerecorded`: the handler of recordings; `transcript` writes the result.
+//! - `callback`: results that are sent to an address of the client's.
 //! - `speak`: synthesis; `speak_live`: the same by WebSocket, and `spoken_text` is the text of it.
 //! - `grant`: short-lived keys.
 //! - `messages`: messages, and what results have in common.
 //! - `error`: errors in the shape of Deepgram.
 
+mod callback;
 mod channel;
 mod error;
 mod grant;

@@ -1,4 +1,4 @@
-//! `POST /v1/listen`: a recording, which is the body.
+//! `POST /v1/listen`: a recording, which is the body, or what is at the address in the body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,14 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::API;
+use super::callback::{Callback, CallbackAddress};
 use super::error::{self, REQUEST_ID, exhausted};
 use super::messages::{StreamInfo, TextForm, request_id};
 use super::parameters::{AudioFormat, channels, format};
@@ -20,9 +25,11 @@ use crate::dialects::audio::PcmEncoding;
 use crate::dialects::clients::authorise;
 use crate::dialects::recordings::{self, Recording, body_error};
 use crate::gateway::Gateway;
-use crate::http::body::BodyReader;
+use crate::http::body::{self, BadBody, BodyReader};
 use crate::http::client::bearer_or_key;
 use crate::http::error::{ApiError, json_response};
+use crate::http::url_client::UrlError;
+use crate::recordings::transcription::Transcription;
 use crate::recordings::uploads::Upload;
 use crate::sessions::messages::millis;
 use voxline::audio::{Encoding, PcmFormat};
@@ -30,6 +37,15 @@ use voxline::engine::Latency;
 
 /// Pause that ends an utterance, as documented.
 const UTTERANCE_SPLIT: f64 = 0.8;
+
+/// Longest body with an address, in bytes.
+const MAX_ADDRESS: usize = 16 * 1024;
+
+/// Body that names a recording.
+#[derive(Deserialize)]
+struct Address {
+    url: String,
+}
 
 /// Parameters of a recording.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +57,7 @@ pub(crate) struct Parameters {
     language: SpokenLanguage,
     parts: Parts,
     keywords: Vec<String>,
+    callback: Option<CallbackAddress>,
 }
 
 impl Parameters {
@@ -48,10 +65,9 @@ impl Parameters {
     /// ignored.
     ///
     /// # Errors
-    /// Returns [`BadParameter`] for a value that makes no sense, an encoding that is not supported, and a
-    /// callback.
+    /// Returns [`BadParameter`] for a value that makes no sense, and an encoding that is not supported.
     pub(crate) fn parse(query: &str) -> Result<Parameters, BadParameter> {
-        let query = Query::parse(query)?;
+        let query = Query::with_callback(query);
         let channels = channels(&query)?;
         let format = match format(&query, channels)? {
             AudioFormat::Pcm { encoding, sample_rate } => {
@@ -84,6 +100,7 @@ impl Parameters {
                 utterances: query.flag("utterances")?.then_some(pause),
             },
             keywords: query.keywords(),
+            callback: CallbackAddress::parse(&query)?,
         })
     }
 }
@@ -103,41 +120,69 @@ pub(super) async fn transcribe(State(gateway): State<Arc<Gateway>>, request: Req
 async fn answer(gateway: &Arc<Gateway>, request: Request, request_id: &str) -> Result<Response, ApiError> {
     let created = to_rfc3339(millis(gateway.authority.clock().unix()));
     let limit = gateway.uploads.max_bytes();
+    let is_address = is_json(request.headers());
     let admitted = admit(gateway, &request);
-    let ((identity, parameters), body) = recordings::take_body(gateway, request, admitted, limit)?;
-    let (upload, sha256) = receive(gateway, body, limit).await?;
+    let ((identity, parameters, callback), body) = recordings::take_body(gateway, request, admitted, limit)?;
+    let (upload, sha256) =
+        if is_address { fetch(gateway, body, limit).await? } else { receive(gateway, body, limit).await? };
     let Parameters { format, multichannel, form, parts, .. } = parameters;
     let languages = || gateway.recognition_request(Some(&identity), None);
     let recognition = parameters.language.request(languages).latency(Latency::Relaxed);
     let recognition = recognition.keywords(parameters.keywords);
     let recording = Recording { upload, format, is_split: multichannel, recognition };
-    let mut transcription =
+    // A callback without a place is refused before any work is done.
+    let callback = match callback {
+        Some(callback) => Some((callback, callback_place(gateway)?)),
+        None => None,
+    };
+    let transcription =
         recordings::start(gateway, API, identity, recording).await.map_err(error::of_budget)?;
+    let model = gateway.recognizer()?.name().to_owned();
+    let info = StreamInfo { request_id: request_id.to_owned(), model };
+    let result = result(transcription, info, created, sha256, form, parts);
+    let Some((callback, place)) = callback else { return Ok(json_response(StatusCode::OK, &result.await?)) };
+    callback.spawn(gateway, place, request_id.to_owned(), result);
+    Ok(json_response(StatusCode::OK, &json!({ "request_id": request_id })))
+}
+
+fn callback_place(gateway: &Gateway) -> Result<OwnedSemaphorePermit, ApiError> {
+    gateway.callbacks.clone().try_acquire_owned().map_err(|_| ApiError::too_many_requests())
+}
+
+/// Returns the result of a recording, once it is recognised.
+async fn result(
+    mut transcription: Transcription,
+    info: StreamInfo,
+    created: String,
+    sha256: Vec<u8>,
+    form: TextForm,
+    parts: Parts,
+) -> Result<Value, ApiError> {
     let mut channels = vec![Vec::new(); transcription.channels()];
     while let Some((channel, segment)) = transcription.next().await.map_err(error::of_budget)? {
         channels[channel].push(segment);
     }
     let seconds = transcription.milliseconds() as f64 / 1e3;
-    let model = gateway.recognizer()?.name().to_owned();
-    let info = StreamInfo { request_id: request_id.to_owned(), model };
     let metadata = info.of_audio(&sha256, &created, seconds, channels.len());
     let results = Transcript { channels, form }.results(parts);
-    Ok(json_response(StatusCode::OK, &serde_json::json!({ "metadata": metadata, "results": results })))
+    Ok(json!({ "metadata": metadata, "results": results }))
 }
 
-/// Checks the token and the query of a request.
-fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, Parameters), ApiError> {
+/// Checks the token and the query of a request, and the callback in the query.
+fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, Parameters, Option<Callback>), ApiError> {
     let identity = authorise(gateway, request, bearer_or_key(request.headers()), Scope::AsrShort)?;
     gateway.authority.afford(&identity, Amount::audio(1)).map_err(exhausted)?;
     let query = request.uri().query().unwrap_or_default();
     let parameters = Parameters::parse(query).map_err(|bad| ApiError::bad_request(400, bad.to_string()))?;
-    if is_json(request.headers()) {
-        return Err(ApiError::bad_request(400, "a url is not fetched: send the recording itself"));
+    if is_json(request.headers()) && gateway.urls.is_off() {
+        return Err(UrlError::Off.into());
     }
-    Ok((identity, parameters))
+    let callback = parameters.callback.as_ref();
+    let callback = callback.map(|callback| callback.check(gateway, &identity.token)).transpose()?;
+    Ok((identity, parameters, callback))
 }
 
-/// Returns whether the body is said to be JSON, which would name the address of a recording.
+/// Returns whether the body is said to be JSON, which names the address of a recording.
 fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = content_type.map(|value| value.split(';').next().unwrap_or_default().trim());
@@ -147,26 +192,51 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// Receives a recording of up to `limit` bytes. Returns it with its SHA-256.
 async fn receive(gateway: &Gateway, body: Body, limit: u64) -> Result<(Upload, Vec<u8>), ApiError> {
     let mut body = BodyReader::new(body, limit, gateway.options.connections.body_timeout);
-    let received = receive_parts(gateway, &mut body, limit).await;
+    let bad = |error| body_error(error, limit);
+    let received = store(gateway, &mut body, bad, "the body has no recording").await;
     if received.is_err() {
         body.discard();
     }
     received
 }
 
-async fn receive_parts(
+/// Fetches the recording whose address the body has. A server has the time that a client has to send one.
+async fn fetch(gateway: &Gateway, body: Body, limit: u64) -> Result<(Upload, Vec<u8>), ApiError> {
+    let patience = gateway.options.connections.body_timeout;
+    let body = body::read(body, MAX_ADDRESS, patience).await;
+    let body = body.map_err(|error| body_error(error, MAX_ADDRESS as u64))?;
+    let Address { url } = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request(400, format!("the body can't be read: {error}")))?;
+    let url = gateway.urls.check(&url)?;
+    let error = |error: BadBody| match error {
+        BadBody::TooLarge => {
+            let message = format!("the recording at the address is larger than {limit} bytes");
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, 413, message)
+        }
+        BadBody::Late => ApiError::bad_request(400, "the recording at the address did not arrive in time"),
+        BadBody::NoRoom => ApiError::too_many_requests(),
+        BadBody::Broken => ApiError::bad_request(400, "the recording at the address broke off"),
+    };
+    let found = timeout(patience, gateway.urls.get(url)).await.map_err(|_| error(BadBody::Late))??;
+    let mut recording = BodyReader::new(Body::from_stream(found), limit, patience);
+    store(gateway, &mut recording, error, "there is nothing at the address").await
+}
+
+/// Stores a recording while it arrives. Returns it with its SHA-256.
+async fn store(
     gateway: &Gateway,
     body: &mut BodyReader,
-    limit: u64,
+    bad: impl Fn(BadBody) -> ApiError,
+    empty: &str,
 ) -> Result<(Upload, Vec<u8>), ApiError> {
     let mut upload = gateway.uploads.begin()?;
     let mut hash = Sha256::new();
-    while let Some(bytes) = body.next().await.map_err(|error| body_error(error, limit))? {
+    while let Some(bytes) = body.next().await.map_err(&bad)? {
         hash.update(&bytes);
         upload.write(&bytes).await?;
     }
     if upload.length() == 0 {
-        return Err(ApiError::bad_request(400, "the body has no recording"));
+        return Err(ApiError::bad_request(400, empty));
     }
     Ok((upload, hash.finalize().to_vec()))
 }
@@ -191,8 +261,13 @@ mod tests {
             Parameters::parse("utterances=true").unwrap().parts.utterances,
             Some(Duration::from_millis(800))
         );
-        for bad in ["utt_split=-1", "utt_split=NaN", "utt_split=1e300", "paragraphs=no", "callback=http://a"]
-        {
+        for bad in [
+            "utt_split=-1",
+            "utt_split=NaN",
+            "utt_split=1e300",
+            "paragraphs=no",
+            "callback=a&callback_method=get",
+        ] {
             assert!(Parameters::parse(bad).is_err(), "{bad}");
         }
     }

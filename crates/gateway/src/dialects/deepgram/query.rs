@@ -40,11 +40,16 @@ impl Query {
     /// # Errors
     /// Returns [`BadParameter`] for a callback, whose client would wait for results in vain.
     pub(super) fn parse(query: &str) -> Result<Query, BadParameter> {
-        let query = Query(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect());
+        let query = Query::with_callback(query);
         if query.last("callback").is_some() {
-            return Err(BadParameter("callback is not supported".to_owned()));
+            return Err(BadParameter("callback is not supported here".to_owned()));
         }
         Ok(query)
+    }
+
+    /// Parses a query that may have a callback.
+    pub(super) fn with_callback(query: &str) -> Query {
+        Query(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {

@@ -2,6 +2,7 @@
 //! bytes over HTTP and WebSockets of libraries that aren't ours.
 
 mod deepgram;
+mod deepgram_addresses;
 mod deepgram_prerecorded;
 mod deepgram_speak;
 mod formats;
