@@ -154,10 +154,13 @@ impl<'a> Stream<'a> {
 
     /// Waits for the next input: see [`LiveSocket::next`].
     pub(super) async fn next(&mut self, reads: bool) -> Result<LiveInput, Failure> {
-        let displaced = self.place.displacement();
+        let (displaced, is_idle) = (self.place.displacement(), self.sessions.is_empty());
+        let draining = &self.manager.shutdown.draining;
         tokio::select! {
             input = self.socket.next(&mut self.sessions, reads) => Ok(input?),
             () = displaced.cancelled() => Err(Failure::Displaced),
+            // Without audio there is nothing to wait for.
+            () = draining.cancelled(), if is_idle => Ok(LiveInput::Drain),
         }
     }
 

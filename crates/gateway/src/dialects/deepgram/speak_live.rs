@@ -180,12 +180,16 @@ impl Talk<'_> {
             "model_uuid": self.info.model_uuid(),
         }));
         let displaced = place.displacement();
+        let draining = self.gateway.sessions.shutdown.draining.clone();
         loop {
+            // A socket whose text is spoken has nothing to wait for when the gateway stops.
+            let is_idle = self.speech.is_none() && self.text.is_empty() && !self.is_draining;
             let reads = !self.is_closing && self.text.has_room();
             let input = tokio::select! {
                 input = self.socket.next(&mut [], reads) => Some(input?),
                 // A socket that is speaking is in use.
                 () = displaced.cancelled(), if self.speech.is_none() => return Err(Failure::Displaced),
+                () = draining.cancelled(), if is_idle => Some(LiveInput::Drain),
                 piece = next_piece(&mut self.speech), if self.speech.is_some() => {
                     match piece.transpose()? {
                         Some(pcm) => self.is_draining |= self.socket.send_audio(pcm).await?,

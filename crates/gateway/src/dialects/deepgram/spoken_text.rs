@@ -30,6 +30,11 @@ impl SpokenText {
         self.open.len() + self.flushed.iter().map(|(text, _)| text.len() + 1).sum::<usize>() < MAX_CHARACTERS
     }
 
+    /// Returns whether there is no text, not even the start of a sentence.
+    pub(super) fn is_empty(&self) -> bool {
+        self.flushed.is_empty() && self.open.trim().is_empty()
+    }
+
     pub(super) fn add(&mut self, text: &str) {
         self.open += text;
     }
@@ -98,7 +103,8 @@ mod tests {
         spoken.add("One.");
         spoken.flush();
         spoken.add("Two.");
-        assert_eq!((spoken.clear(), spoken.take()), (1, None));
+        assert!(!spoken.is_empty());
+        assert_eq!((spoken.clear(), spoken.take(), spoken.is_empty()), (1, None, true));
         spoken.add(&"a".repeat(MAX_CHARACTERS));
         assert!(!spoken.has_room());
     }

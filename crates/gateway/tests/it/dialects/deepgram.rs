@@ -144,6 +144,7 @@ async fn interim_results_come_if_asked_for() {
     let interim = peer.message().await;
     assert_eq!(checked(&interim, &request_id), (0.0, 0.25));
     assert_eq!((transcript(&interim), &interim["is_final"]), (digest(&pcm).as_str(), &json!(false)));
+    drop(peer);
     let mut peer = Peer::open(&server, LINEAR, &key(&server)).await;
     peer.audio(&bytes(&pcm)).await;
     peer.say(&json!({ "type": "CloseStream" })).await;

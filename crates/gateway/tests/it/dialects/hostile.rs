@@ -44,6 +44,7 @@ async fn ten_thousand_tiny_messages_are_one_audio() {
         peer.audio(&[*byte]).await;
         assert!(matches!(peer.next().await, Said::Message(_)));
     }
+    drop(peer);
     check_another(&server).await;
     server.stop().await;
 }
@@ -143,6 +144,7 @@ async fn values_that_make_no_sense_are_refused_or_ignored() {
     peer.text(&deep).await;
     let error: Value = peer.message().await;
     assert_eq!(error["type"], "Error");
+    drop(peer);
     let mut peer = Peer::open(&server, "/vosk", &key(&server)).await;
     peer.text(&deep).await;
     assert_eq!(peer.message().await, json!({ "partial": "" }));

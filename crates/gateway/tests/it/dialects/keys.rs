@@ -102,6 +102,7 @@ async fn a_key_has_the_settings_of_its_session() {
     let mut peer = open(&server, REALTIME, secret["value"].as_str().unwrap()).await;
     let created = peer.message().await;
     assert_eq!(&created["session"]["audio"]["input"], told);
+    drop(peer);
     server.stop().await;
 }
 

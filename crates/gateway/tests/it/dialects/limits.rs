@@ -10,13 +10,15 @@ use voxline_gateway::{ConnectionOptions, Options};
 use voxline_testing::{NullRecognizer, digest};
 
 use super::gated::gated;
-use super::peer::{Peer, Said};
+use super::peer::{PATIENCE, Peer, Said};
 use super::{SEGMENT, bytes, digesting, key, limited_key};
 use secrecy::ExposeSecret;
+use voxline_fixtures::deadline::within;
 use voxline_fixtures::gateway::authority::clock;
 use voxline_fixtures::gateway::http::{http_client, url};
 use voxline_fixtures::gateway::server::{Server, Setup};
 use voxline_fixtures::gateway::tokens::minted;
+use voxline_fixtures::gateway::voice::Tone;
 use voxline_fixtures::noise;
 
 const LISTEN: &str = "/v1/listen?encoding=linear16&sample_rate=16000";
@@ -52,7 +54,7 @@ async fn refusals_before_the_upgrade_are_deepgrams() {
         limited_key(&server, Terms { scopes: [Scope::Tts].into_iter().collect(), ..Terms::default() });
     let spent = Terms { audio: Budget { total: Some(0), per_day: None }, ..Terms::default() };
     let (spent, path) = (limited_key(&server, spent), "/v1/listen?encoding=linear16");
-    let _taken = Peer::open(&server, LISTEN, &good).await;
+    let taken = Peer::open(&server, LISTEN, &good).await;
     for (path, key, status, code) in [
         (LISTEN, "wrong", 401, "INVALID_AUTH"),
         (LISTEN, &speech, 403, "INSUFFICIENT_PERMISSIONS"),
@@ -76,6 +78,7 @@ async fn refusals_before_the_upgrade_are_deepgrams() {
     let answer = http_client().unwrap().get(url(&server, LISTEN)).bearer_auth(&good).send().await.unwrap();
     assert_eq!(answer.status(), 426);
     assert_eq!(answer.json::<Value>().await.unwrap()["err_code"], "UPGRADE_REQUIRED");
+    drop(taken);
     server.stop().await;
 }
 
@@ -282,10 +285,11 @@ async fn the_status_of_a_self_hosted_service_counts_streams() {
     let idle = json!({ "active_batch_requests": 0, "active_stream_requests": 0, "system_health": "Healthy" });
     assert_eq!(status("/v1/status").await, idle);
     assert_eq!(status("/v1/status/engine").await["engine_connection_status"], "Connected");
-    let _stream = Peer::open(&server, LISTEN, &key(&server)).await;
+    let stream = Peer::open(&server, LISTEN, &key(&server)).await;
     let full =
         json!({ "active_batch_requests": 0, "active_stream_requests": 1, "system_health": "Critical" });
     assert_eq!(status("/v1/status").await, full);
+    drop(stream);
     server.stop().await;
 }
 
@@ -303,7 +307,29 @@ async fn sockets_of_vosk_without_audio_give_way() {
     assert!(matches!(&close, Said::Close(1013, _)), "{close:?}");
     peer.audio(&[0; 100]).await;
     assert_eq!(peer.message().await, json!({ "partial": "" }));
+    drop((greedy, peer));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn sockets_without_a_stream_end_as_soon_as_the_gateway_drains() {
+    // Nothing else ends within the patience of the test.
+    let options = Options { drain: Duration::from_secs(3_600), ..Options::default() };
+    let setup = Setup { voices: Tone::voices(), options, ..Setup::default() };
+    let server = Server::with(Arc::new(NullRecognizer::new(8_000)), setup).await;
+    let key = key(&server);
+    let mut peers = Vec::new();
+    for path in ["/vosk", "/jambonz", "/v1/speak"] {
+        let header = format!("Bearer {key}");
+        peers.push(Peer::ask(&server, path, &[("authorization", &header)]).await.expect(path));
+    }
+    let ends = async {
+        for mut peer in peers {
+            let (_, close) = peer.rest().await;
+            assert!(matches!(&close, Said::Close(1001, _)), "{close:?}");
+        }
+    };
+    within(PATIENCE, "the end of the gateway", async { tokio::join!(server.stop(), ends) }).await;
 }
 
 #[tokio::test]

@@ -100,6 +100,7 @@ async fn what_is_known_of_an_utterance_is_told_before_its_end() {
         }
     };
     within(PATIENCE, "the partial result", known).await;
+    drop(peer);
     server.stop().await;
 }
 

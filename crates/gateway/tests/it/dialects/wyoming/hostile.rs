@@ -96,6 +96,7 @@ async fn frames_that_make_no_sense_end_their_connection_alone() {
     peer.say("ping", &json!({ "text": "a" })).await;
     assert_eq!(peer.hear("pong").await["text"], json!(null));
     assert_eq!(peer.hear("pong").await["text"], "a");
+    drop(peer);
     check_another(&server).await;
     server.stop().await;
 }
@@ -109,6 +110,7 @@ async fn ten_thousand_tiny_chunks_are_one_audio() {
     peer.say("audio-stop", &json!({})).await;
     assert_eq!(peer.until("transcript").await.pop().unwrap().data["text"], digest(&pcm[..5_000]));
     assert_eq!(recognizer.recordings(), [pcm[..5_000].to_vec()]);
+    drop(peer);
     server.stop().await;
 }
 

@@ -105,6 +105,7 @@ async fn what_the_gateway_offers_is_described_with_every_field() {
     assert!(model["languages"].is_array(), "{model}");
     assert_eq!((&voice["name"], &voice["languages"]), (&json!("tone"), &json!(["en"])));
     assert_eq!(voice["speakers"], Value::Null);
+    drop(peer);
     server.stop().await;
 }
 
@@ -127,6 +128,7 @@ async fn language_and_terms_reach_the_recogniser() {
         requests.iter().map(|request| (&request.languages[0][..], request.keywords.len())).collect();
     assert_eq!(heard, [("de-DE", 3), ("ru", 0), ("ru", 0)]);
     assert_eq!(requests[0].keywords, ["Ada", "lamp", "lock"]);
+    drop(peer);
     server.stop().await;
 }
 
@@ -157,6 +159,7 @@ async fn audio_of_any_rate_and_several_channels_is_heard() {
         let frames = recognizer.recordings()[before].len();
         assert!(frames.abs_diff(16_000) <= 16, "{frames} frames of a second at {rate} Hz");
     }
+    drop(peer);
     server.stop().await;
 }
 
@@ -191,6 +194,7 @@ async fn a_unix_socket_serves_whom_its_file_admits() {
     let pcm = noise(SEGMENT);
     peer.utter(&bytes(&pcm)).await;
     assert_eq!(peer.until("transcript").await.pop().unwrap().data["text"], digest(&pcm));
+    drop(peer);
     server.stop().await;
     assert!(!path.exists(), "the file goes with the gateway");
 }
@@ -227,6 +231,7 @@ async fn usage_and_audio_are_counted_and_the_end_of_the_project_ends_the_connect
     authority.revoke_project("test").unwrap();
     assert_eq!(peer.refusal().await, "refused");
     assert_eq!(Peer::connect(&server).await.refusal().await, "failed");
+    drop(peer);
     server.stop().await;
 }
 
@@ -247,6 +252,7 @@ async fn lack_of_room_is_told() {
     let mut third = Peer::connect(&server).await;
     third.utter(&bytes(&noise(100))).await;
     third.until("transcript").await;
+    drop((first, second, third));
     server.stop().await;
 }
 

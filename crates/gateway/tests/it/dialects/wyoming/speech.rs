@@ -89,6 +89,7 @@ async fn a_text_in_pieces_is_spoken_sentence_by_sentence() {
     peer.say("synthesize-stop", &json!({})).await;
     assert_eq!(samples(&peer.until("audio-stop").await), 0);
     peer.hear("synthesize-stopped").await;
+    drop(peer);
     server.stop().await;
 }
 
@@ -115,6 +116,7 @@ async fn what_makes_no_sense_is_told_before_the_close() {
     peer.say("synthesize-start", &json!({})).await;
     peer.say("audio-start", &json!({ "rate": 16_000, "width": 2, "channels": 1 })).await;
     assert_eq!(peer.refusal().await, "bad-event");
+    drop(peer);
     server.stop().await;
     let none = Arc::new(DigestRecognizer::new(SEGMENT));
     let server = served_with(none, open(), Voices::default()).await;
@@ -123,5 +125,6 @@ async fn what_makes_no_sense_is_told_before_the_close() {
     assert_eq!(peer.hear("info").await["tts"], json!([]));
     peer.say("synthesize", &json!({ "text": TEXT })).await;
     assert_eq!(peer.refusal().await, "refused");
+    drop(peer);
     server.stop().await;
 }

@@ -40,6 +40,7 @@ async fn keys_come_in_the_header_or_as_a_subprotocol() {
     let mut browser = Peer::ask(&server, PATH, &[("sec-websocket-protocol", &offer)]).await.unwrap();
     assert_eq!(browser.headers["sec-websocket-protocol"], "realtime");
     assert_eq!(browser.message().await["type"], "session.created");
+    drop(browser);
     server.stop().await;
 }
 
