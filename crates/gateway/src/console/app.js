@@ -1,6 +1,7 @@
 // Signing in and out, and the parts that work in between.
 
 import { Account } from './account.js';
+import { Connect } from './connect.js';
 import { Live } from './live.js';
 import { byId, reason, show } from './page.js';
 import { Recording } from './recording.js';
@@ -9,7 +10,7 @@ import { Status } from './status.js';
 
 const [form, panels, who, signOut, error] = ['sign-in', 'console', 'who', 'sign-out', 'sign-in-error'].map(byId);
 const [clientId, secret, service] = ['client-id', 'client-secret', 'service-token'].map(byId);
-const parts = [new Live(), new Recording(), new Speech(), new Status()];
+const parts = [new Live(), new Recording(), new Speech(), new Status(), new Connect()];
 let account = null;
 
 const byService = () => form.elements.with.value === 'service';

@@ -26,7 +26,7 @@ struct File {
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const FILES: [File; 13] = [
+const FILES: [File; 15] = [
     File { path: "/", content_type: HTML, content: include_str!("index.html") },
     File {
         path: "/console/style.css",
@@ -43,6 +43,12 @@ const FILES: [File; 13] = [
     File { path: "/console/live.js", content_type: SCRIPT, content: include_str!("live.js") },
     File { path: "/console/recording.js", content_type: SCRIPT, content: include_str!("recording.js") },
     File { path: "/console/speech.js", content_type: SCRIPT, content: include_str!("speech.js") },
+    File { path: "/console/connect.js", content_type: SCRIPT, content: include_str!("connect.js") },
+    File {
+        path: "/console/snippets.json",
+        content_type: "application/json",
+        content: include_str!("snippets.json"),
+    },
     File { path: "/console/status.js", content_type: SCRIPT, content: include_str!("status.js") },
 ];
 

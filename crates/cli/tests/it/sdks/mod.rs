@@ -6,6 +6,7 @@
 mod bridge;
 mod deepgram;
 mod openai;
+mod snippets;
 mod vosk;
 mod wyoming;
 
@@ -81,13 +82,18 @@ impl Stage {
         self.results(program)
     }
 
-    /// Runs a program of clients in the directory of the test. Returns the JSON that it prints.
+    /// Runs a program of clients, with the token. Returns the JSON that it prints.
     fn results(&self, mut program: Command) -> Value {
-        program.current_dir(self.place.path("")).env("NO_PROXY", "*");
         program.env("OPENAI_API_KEY", &self.token).env("DEEPGRAM_API_KEY", &self.token);
+        serde_json::from_str(&self.output(&mut program)).unwrap()
+    }
+
+    /// Runs a program in the directory of the test. Returns what it prints.
+    fn output(&self, program: &mut Command) -> String {
+        program.current_dir(self.place.path("")).env("NO_PROXY", "*");
         let output = program.output().unwrap();
         assert!(output.status.success(), "{:?}: {}", program.get_program(), text(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
+        text(&output.stdout).to_owned()
     }
 
     /// Returns the length in seconds of a file that a script wrote.

@@ -15,10 +15,12 @@ async fn server(options: Options) -> Server {
     Server::with(Arc::new(DigestRecognizer::new(8_000)), Setup { options, ..Setup::default() }).await
 }
 
-/// Returns the names that a file refers to in `src`, `href`, `from` and `addModule`.
+/// Returns the names that a file refers to in `src`, `href`, `from`, `addModule` and `fetch`.
 fn named(content: &str) -> Vec<String> {
     let mut names = Vec::new();
-    for (before, quote) in [("src=\"", '"'), ("href=\"", '"'), ("from './", '\''), ("addModule('", '\'')] {
+    let places =
+        [("src=\"", '"'), ("href=\"", '"'), ("from './", '\''), ("addModule('", '\''), ("fetch('", '\'')];
+    for (before, quote) in places {
         for found in content.split(before).skip(1) {
             let (name, _) = found.split_once(quote).expect("what is quoted ends");
             names.push(if name.starts_with('/') { name.to_owned() } else { format!("/console/{name}") });
@@ -49,6 +51,7 @@ async fn the_page_is_whole_and_asks_nobody_else() {
             None => "text/html; charset=utf-8",
             Some((_, "css")) => "text/css; charset=utf-8",
             Some((_, "svg")) => "image/svg+xml",
+            Some((_, "json")) => "application/json",
             Some(_) => "text/javascript; charset=utf-8",
         };
         assert_eq!(headers[CONTENT_TYPE], kind, "{path}");
