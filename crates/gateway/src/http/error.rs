@@ -36,7 +36,9 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into(), retry_after: None, challenge: None }
+        // A value of the client's in the message must not break its line.
+        let message = message.into().replace(char::is_control, " ");
+        ApiError { status, code, message, retry_after: None, challenge: None }
     }
 
     /// Returns the error for a malformed or unacceptable request, with one of the service's codes.

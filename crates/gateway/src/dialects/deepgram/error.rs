@@ -35,7 +35,9 @@ fn write(error: &ApiError, request_id: &str, response: &mut Response) {
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(REQUEST_ID, HeaderValue::try_from(request_id).expect("a UUID fits a header"));
-    if let Ok(message) = HeaderValue::try_from(&error.message) {
+    // Bytes outside of ASCII have no meaning in a header (RFC 9110, section 5.5).
+    let message = error.message.replace(|c: char| !c.is_ascii(), "?");
+    if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(ERROR, message);
     }
 }
@@ -83,5 +85,16 @@ fn category(status: StatusCode) -> &'static str {
         501 => "NOT_IMPLEMENTED",
         503 => "SERVICE_UNAVAILABLE",
         _ => "INTERNAL_SERVER_ERROR",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_with_a_value_of_the_client_is_one_line_of_ascii_in_the_header() {
+        let answer = answer(ApiError::bad_request(400, "voice 'a\r\nb\u{e9}' is unknown"), "1");
+        assert_eq!(answer.headers()[ERROR], "voice 'a  b?' is unknown");
     }
 }
