@@ -94,7 +94,7 @@ impl Dialect {
     /// Checks a message of the gateway.
     fn check(self, opcode: u8, payload: &[u8]) -> Result<(), String> {
         if opcode == BINARY {
-            let is_audio = self == Dialect::Speak && payload.len() % 2 == 0;
+            let is_audio = self == Dialect::Speak && payload.len().is_multiple_of(2);
             return if is_audio { Ok(()) } else { Err(format!("{} bytes of no audio", payload.len())) };
         }
         let message: Value = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
