@@ -43,6 +43,7 @@ pub(super) struct Attempt {
 }
 
 /// The result of transcribing an utterance.
+#[derive(Default)]
 pub(super) struct Transcript {
     /// Text of the utterance; empty if there was no speech.
     pub(super) text: String,

@@ -11,6 +11,7 @@ use super::attempt::{Attempt, SLOWEST, Transcript};
 use super::decoded_text::DecodedText;
 use super::decoder::Attention;
 use super::detection::Detected;
+use super::halves;
 use super::model::Model;
 use super::options::DecodingOptions;
 use crate::endpoint::PRE_ROLL;
@@ -99,7 +100,11 @@ impl Joined {
             let is_in_language = detected.is_none_or(|detected| {
                 options.language.choose(detected, part.place.len()) == attempt.language
             });
-            let transcript = part.transcript(model, attempt, words).filter(|_| is_in_language);
+            let is_told = |transcript: &Transcript| {
+                halves::cut(&transcript.words, &self.pcm[part.place.clone()]).is_none()
+            };
+            let transcript = part.transcript(model, attempt, words);
+            let transcript = transcript.filter(|transcript| is_in_language && is_told(transcript));
             transcript.map(|transcript| Transcript { detected, ..transcript })
         });
         Division { transcripts: transcripts.collect(), is_rejected }

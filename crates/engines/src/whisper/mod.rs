@@ -36,6 +36,7 @@ mod decoding;
 mod detection;
 mod encoder;
 mod fallback;
+mod halves;
 mod int8;
 mod joined;
 mod keyword_check;

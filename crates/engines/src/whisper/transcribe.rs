@@ -7,6 +7,7 @@ use super::decoding::{Decoding, detect_in_part};
 use super::detection::Detected;
 use super::encoder::Encoding;
 use super::fallback::Rejection;
+use super::halves::{self, Halves};
 use super::mel::HOP;
 use super::model::Model;
 use super::ops::Kernels;
@@ -38,6 +39,8 @@ pub(super) struct Transcription {
     options: DecodingOptions,
     /// `true` if a rejected text is worth decoding again.
     careful: bool,
+    /// `true` if the words of the text are wanted.
+    with_words: bool,
     window: usize,
     /// Places of the utterances whose languages are to be detected, if there are several.
     parts: Vec<Range<usize>>,
@@ -46,6 +49,10 @@ pub(super) struct Transcription {
     /// Best of the rejected texts.
     best: Option<Attempt>,
     stage: Stage,
+    /// The utterance in two halves, if its text leaves out some of its speech.
+    halves: Option<Box<Halves>>,
+    /// Number of times that the utterance, and then its halves, may be cut in two.
+    cuts: usize,
 }
 
 enum Stage {
@@ -64,11 +71,14 @@ impl Transcription {
             lively,
             options,
             careful: true,
+            with_words: true,
             window,
             parts: Vec::new(),
             languages: Vec::new(),
             best: None,
             stage: Stage::Features,
+            halves: None,
+            cuts: halves::MOST_CUTS,
         }
     }
 
@@ -92,7 +102,7 @@ impl Transcription {
     /// again.
     pub(super) fn partial(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Transcription {
         let options = DecodingOptions { beam_size: 1, ..options };
-        Transcription { careful: false, ..Transcription::new(pcm, lively, options) }
+        Transcription { careful: false, with_words: false, ..Transcription::new(pcm, lively, options) }
     }
 
     /// Does a bounded piece of the work, some ten milliseconds: a layer of the encoder, or a few words.
@@ -104,6 +114,9 @@ impl Transcription {
 
     /// Does a piece of the work as [`step`](Transcription::step) does. Returns a text as it was decoded.
     pub(super) fn attempt(&mut self, model: &Model, kernels: &mut Kernels) -> Option<Attempt> {
+        if let Some(halves) = &mut self.halves {
+            return halves.current_mut().attempt(model, kernels);
+        }
         match &mut self.stage {
             Stage::Features => {
                 let features = model.mel.features(&self.pcm, self.window.next_multiple_of(2));
@@ -132,14 +145,19 @@ impl Transcription {
     /// Returns whether the next steps decode one token after the other, which can be done along with those of
     /// other transcriptions.
     pub(super) fn is_token_by_token(&self) -> bool {
-        matches!(&self.stage, Stage::Decode(decoding) if decoding.is_token_by_token())
+        match (&self.halves, &self.stage) {
+            (Some(halves), _) => halves.current().is_token_by_token(),
+            (None, Stage::Decode(decoding)) => decoding.is_token_by_token(),
+            (None, Stage::Features | Stage::Encode(_)) => false,
+        }
     }
 
     /// Returns the decoding, if it has begun.
     pub(super) fn decoding(&mut self) -> Option<&mut Decoding> {
-        match &mut self.stage {
-            Stage::Decode(decoding) => Some(decoding),
-            Stage::Features | Stage::Encode(_) => None,
+        match (&mut self.halves, &mut self.stage) {
+            (Some(halves), _) => halves.current_mut().decoding(),
+            (None, Stage::Decode(decoding)) => Some(decoding),
+            (None, Stage::Features | Stage::Encode(_)) => None,
         }
     }
 
@@ -148,13 +166,16 @@ impl Transcription {
         self.decoding().map(|decoding| decoding.take_attempt(model))
     }
 
-    /// Ends an attempt: returns the transcript, or begins the next attempt.
+    /// Ends an attempt: returns the transcript, or begins the next attempt, or the first half.
     pub(super) fn conclude(
         &mut self,
         model: &Model,
         kernels: &mut Kernels,
         attempt: Attempt,
     ) -> Option<Transcript> {
+        if let Some(halves) = &mut self.halves {
+            return halves.conclude(model, kernels, attempt);
+        }
         let (samples, lively) = (self.pcm.len(), self.lively);
         let rejection = attempt.rejection(model, samples, lively);
         let rank = |attempt: &Attempt| attempt.rank(model, samples, lively);
@@ -167,7 +188,33 @@ impl Transcription {
             self.best = Some(best);
             return None;
         }
-        Some(best.transcript(model, samples, lively, self.careful))
+        let transcript = best.transcript(model, samples, lively, self.with_words);
+        let cut = halves::cut(&transcript.words, &self.pcm).filter(|_| self.cuts > 0);
+        let Some(cut) = cut else { return Some(transcript) };
+        let halves = [0..cut, cut..samples].map(|part| self.half(part, transcript.language));
+        let halves = Halves::new(transcript, cut, halves);
+        // The keys and values of the whole are not needed any more.
+        self.stage = Stage::Features;
+        self.halves = Some(Box::new(halves));
+        None
+    }
+
+    /// Returns whether the text of an attempt is doubtful, which the text of a half must not be.
+    pub(super) fn rejects(&self, model: &Model, attempt: &Attempt) -> bool {
+        self.halves.is_none() && attempt.rejection(model, self.pcm.len(), self.lively).is_some()
+    }
+
+    /// Begins to transcribe a part of the utterance in a known language. A doubtful text of it is not worth
+    /// decoding again.
+    fn half(&self, part: Range<usize>, language: Option<u32>) -> Transcription {
+        let options = DecodingOptions { language: Language::Known(language), ..self.options.clone() };
+        let samples = self.pcm.len();
+        let lively = (self.lively.min(samples) * part.len()).div_ceil(samples.max(1));
+        Transcription {
+            careful: false,
+            cuts: self.cuts - 1,
+            ..Transcription::new(self.pcm[part].to_vec(), lively as u64, options)
+        }
     }
 
     /// Begins to decode the utterance once more. Returns `false` if that is not worth its cost.

@@ -136,6 +136,23 @@ fn a_sentence_said_again_is_told_again() {
     }
 }
 
+/// Without a long pause all are one utterance, of which Whisper tells the words once.
+#[test]
+fn a_sentence_said_again_at_once_is_told_again() {
+    let whisper = whisper();
+    for (name, pause, times) in [("austen_0920", 0.1, 2), ("austen_0930", 0.1, 2), ("austen_0930", 0.35, 3)] {
+        let (pcm, said) = recording(&vec![("en-16k", name, pause); times]);
+        for latency in [Latency::Relaxed, Latency::Live] {
+            let told = hear(&whisper, &request(Some("en")).latency(latency), &pcm, pcm.len());
+            let errors = WordErrors::between(&said, &texts(&told).join(" "));
+            assert!(errors.errors <= 2, "{name}, {latency:?}: {told:?}");
+            let words = told.iter().flat_map(|segment| &segment.words);
+            let starts: Vec<FramePos> = words.map(|word| word.range.start).collect();
+            assert!(starts.is_sorted() && starts.len() >= errors.words - 2, "{name}, {latency:?}: {told:?}");
+        }
+    }
+}
+
 #[test]
 fn a_client_must_keep_more_of_a_recording() {
     let whisper = whisper();
