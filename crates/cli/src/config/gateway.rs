@@ -122,7 +122,8 @@ pub struct GatewayConfig {
     #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_WYOMING_LISTEN", value_parser = wyoming_address)]
     #[serde(deserialize_with = "wyoming")]
     pub wyoming_listen: Option<WyomingAddress>,
-    /// Project that clients without a token use: its languages hold, and its usage counts what they do
+    /// Project that clients of dialects without a token, or with a dummy, use: its languages hold, and its
+    /// usage counts what they do
     #[arg(long, value_name = "NAME", env = "VOXLINE_GATEWAY_OPEN_PROJECT")]
     pub open_project: Option<String>,
     /// Network that clients without a token may connect from; may be repeated [default: 127.0.0.0/8 and
