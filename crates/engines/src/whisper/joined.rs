@@ -11,9 +11,9 @@ use super::attempt::{Attempt, SLOWEST, Transcript};
 use super::decoded_text::DecodedText;
 use super::decoder::Attention;
 use super::detection::Detected;
-use super::halves;
 use super::model::Model;
 use super::options::DecodingOptions;
+use super::untold;
 use crate::endpoint::PRE_ROLL;
 use voxline::engine::RECOGNIZER_RATE;
 
@@ -101,7 +101,7 @@ impl Joined {
                 options.language.choose(detected, part.place.len()) == attempt.language
             });
             let is_told = |transcript: &Transcript| {
-                halves::cut(&transcript.words, &self.pcm[part.place.clone()]).is_none()
+                untold::cut(&transcript.words, &self.pcm[part.place.clone()]).is_none()
             };
             let transcript = part.transcript(model, attempt, words);
             let transcript = transcript.filter(|transcript| is_in_language && is_told(transcript));

@@ -36,7 +36,6 @@ mod decoding;
 mod detection;
 mod encoder;
 mod fallback;
-mod halves;
 mod int8;
 mod joined;
 mod keyword_check;
@@ -59,6 +58,7 @@ mod test_recording;
 mod thread_pool;
 mod tokens;
 mod transcribe;
+mod untold;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -2,16 +2,17 @@
 
 use std::ops::Range;
 
+use super::alignment::Word;
 use super::attempt::{Attempt, Transcript};
 use super::decoding::{Decoding, detect_in_part};
 use super::detection::Detected;
 use super::encoder::Encoding;
 use super::fallback::Rejection;
-use super::halves::{self, Halves};
 use super::mel::HOP;
 use super::model::Model;
 use super::ops::Kernels;
 use super::options::{DecodingOptions, Language};
+use super::untold;
 use voxline::engine::RECOGNIZER_RATE;
 
 /// Number of feature frames per second.
@@ -26,6 +27,15 @@ const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
 
 /// Typical number of tokens spoken per second: three words, of one token in English and two in Russian.
 const SPOKEN_TOKENS: usize = 5;
+
+/// Mean log-probability that the text of each half needs: a confidence of 0.5, and hardly less than that of the
+/// whole. A half of a sentence that is said again is likelier than the whole, and one of music is not.
+const LIKELY: f32 = -0.7;
+const LESS_LIKELY: f32 = 0.2;
+
+/// Number of times that an utterance, and then its halves, may be cut: enough for a sentence that is said four
+/// times.
+const MOST_CUTS: usize = 2;
 
 /// A transcription in progress, of an utterance of at most 30 s.
 ///
@@ -78,7 +88,7 @@ impl Transcription {
             best: None,
             stage: Stage::Features,
             halves: None,
-            cuts: halves::MOST_CUTS,
+            cuts: MOST_CUTS,
         }
     }
 
@@ -189,7 +199,7 @@ impl Transcription {
             return None;
         }
         let transcript = best.transcript(model, samples, lively, self.with_words);
-        let cut = halves::cut(&transcript.words, &self.pcm).filter(|_| self.cuts > 0);
+        let cut = untold::cut(&transcript.words, &self.pcm).filter(|_| self.cuts > 0);
         let Some(cut) = cut else { return Some(transcript) };
         let halves = [0..cut, cut..samples].map(|part| self.half(part, transcript.language));
         let halves = Halves::new(transcript, cut, halves);
@@ -235,6 +245,87 @@ impl Transcription {
         };
         decoding.restart(model, kernels, sampler);
         true
+    }
+}
+
+/// An utterance that is heard once more in two halves, since its text [leaves out](untold) some of its speech.
+/// The text of both counts if it has more words.
+struct Halves {
+    /// Transcript of the utterance as a whole.
+    whole: Transcript,
+    /// Sample at which the second half begins.
+    cut: usize,
+    halves: [Transcription; 2],
+    /// Index of the half that is being heard.
+    current: usize,
+    /// Transcript of the half that was heard first.
+    heard: Option<Transcript>,
+}
+
+impl Halves {
+    /// Begins to hear an utterance in two halves, of which the second begins at the sample `cut`. The one
+    /// with fewer words of the whole comes first: if there is nothing to tell, the other need not be heard.
+    fn new(whole: Transcript, cut: usize, halves: [Transcription; 2]) -> Halves {
+        let told = whole.words.iter().filter(|word| word.range.start < cut).count();
+        let current = usize::from(told > whole.words.len() / 2);
+        Halves { whole, cut, halves, current, heard: None }
+    }
+
+    /// Returns the half that is being heard.
+    fn current(&self) -> &Transcription {
+        &self.halves[self.current]
+    }
+
+    /// Returns the half that is being heard.
+    fn current_mut(&mut self) -> &mut Transcription {
+        &mut self.halves[self.current]
+    }
+
+    /// Ends an attempt of a half. The last one returns the transcript of the utterance.
+    fn conclude(&mut self, model: &Model, kernels: &mut Kernels, attempt: Attempt) -> Option<Transcript> {
+        if self.current().rejects(model, &attempt) {
+            return Some(std::mem::take(&mut self.whole));
+        }
+        let half = self.current_mut().conclude(model, kernels, attempt)?;
+        if !self.is_likely(&half) {
+            return Some(std::mem::take(&mut self.whole));
+        }
+        let Some(other) = self.heard.take() else {
+            self.heard = Some(half);
+            self.current = 1 - self.current;
+            return None;
+        };
+        let whole = std::mem::take(&mut self.whole);
+        if half.words.len() + other.words.len() <= whole.words.len() {
+            return Some(whole);
+        }
+        let halves = if self.current == 0 { [half, other] } else { [other, half] };
+        Some(joined(model, whole, halves, self.cut))
+    }
+
+    /// Returns whether a half tells something likely.
+    fn is_likely(&self, half: &Transcript) -> bool {
+        let least = LIKELY.max(self.whole.log_probability - LESS_LIKELY);
+        !half.text.is_empty() && half.log_probability >= least
+    }
+}
+
+/// Joins the transcripts of two halves, of which the second begins at the sample `cut`.
+fn joined(model: &Model, whole: Transcript, [first, second]: [Transcript; 2], cut: usize) -> Transcript {
+    let weighted = |half: &Transcript| half.log_probability * half.tokens.len() as f32;
+    let count = (first.tokens.len() + second.tokens.len()).max(1) as f32;
+    let tokens = [&first.tokens[..], &second.tokens].concat();
+    let moved = |Word { text, range, confidence }: Word| Word {
+        text,
+        range: range.start + cut..range.end + cut,
+        confidence,
+    };
+    Transcript {
+        text: model.tokens.text(&tokens),
+        log_probability: (weighted(&first) + weighted(&second)) / count,
+        tokens,
+        words: first.words.into_iter().chain(second.words.into_iter().map(moved)).collect(),
+        ..whole
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::secrets::Fingerprint;
-use super::short_lived::{Claims, SHORT_LIVED_PREFIX, ShortLivedKey};
+use super::secrets::{Fingerprint, SHORT_LIVED_PREFIX};
+use super::short_lived::{Claims, ShortLivedKey};
 use super::store::{ACCESS, Access, Failure, Look, PROJECTS, Project, SERVICE, Service, View, id_of};
 use super::terms::{Scope, Terms};
 use super::{Authority, AuthorityError};

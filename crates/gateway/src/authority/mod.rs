@@ -41,10 +41,12 @@ pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, 
 use self::meter::Meter;
 pub(super) use self::rfc3339::to_rfc3339;
 pub(crate) use self::secrets::is_own_secret;
-pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
+pub use self::secrets::{
+    ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX, SHORT_LIVED_PREFIX,
+};
 pub(super) use self::secrets::{Fingerprint, new_id, random_bytes, random_secret};
+pub use self::short_lived::ShortLivedKey;
 use self::short_lived::Signer;
-pub use self::short_lived::{SHORT_LIVED_PREFIX, ShortLivedKey};
 pub use self::store::Dump;
 use self::store::{Change, FIRST_FORMAT, FORMAT, Failure, View};
 pub use self::terms::{Budget, Scope, Scopes, Terms, UnknownScope};

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::short_lived::SHORT_LIVED_PREFIX;
 use voxline_support::hex;
 
 /// Prefix of client secrets.
@@ -24,6 +23,8 @@ pub const ACCESS_PREFIX: &str = "vxa_";
 pub const SERVICE_PREFIX: &str = "vxs_";
 /// Prefix of session keys.
 pub const RESUME_PREFIX: &str = "vxk_";
+/// Prefix of short-lived keys: that of OpenAI, whose clients for browsers look for it.
+pub const SHORT_LIVED_PREFIX: &str = "ek_";
 
 /// Returns whether `secret` has the form of a secret that an authority makes, its own or another's.
 pub(crate) fn is_own_secret(secret: &str) -> bool {

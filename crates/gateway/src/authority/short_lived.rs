@@ -11,10 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::secrets::random_bytes;
+use super::secrets::{SHORT_LIVED_PREFIX, random_bytes};
 
-/// Prefix of short-lived keys: that of OpenAI, whose clients for browsers look for it.
-pub const SHORT_LIVED_PREFIX: &str = "ek_";
 /// Length of the signature in bytes.
 const MAC_BYTES: usize = 32;
 /// Length of a block of SHA-256 in bytes.

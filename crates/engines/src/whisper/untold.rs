@@ -2,14 +2,9 @@
 //!
 //! Of a sentence that is said again without a pause, Whisper may tell one time only. Its words are then placed
 //! where they were said, and one of them is left with all the rest of the speech: longer than anybody takes for
-//! it. Such an utterance is heard once more in two halves, cut in a quiet place of that rest. The text of both
-//! counts if it has more words.
+//! it. Such an utterance is heard once more in two halves, cut in a quiet place of that rest.
 
 use super::alignment::Word;
-use super::attempt::{Attempt, Transcript};
-use super::model::Model;
-use super::ops::Kernels;
-use super::transcribe::Transcription;
 use voxline::engine::RECOGNIZER_RATE;
 use voxline::vad::HOP;
 
@@ -26,99 +21,6 @@ const DIGIT: usize = RECOGNIZER_RATE as usize / 2;
 
 /// Shortest half of an utterance: 0.8 s.
 const SHORTEST: usize = RECOGNIZER_RATE as usize * 8 / 10;
-/// Mean log-probability that the text of each half needs: a confidence of 0.5, and hardly less than that of the
-/// whole. A half of a sentence that is said again is likelier than the whole, and one of music is not.
-const LIKELY: f32 = -0.7;
-const LESS_LIKELY: f32 = 0.2;
-
-/// Number of times that an utterance, and then its halves, may be cut: enough for a sentence that is said four
-/// times.
-pub(super) const MOST_CUTS: usize = 2;
-
-/// An utterance that is heard in two halves.
-pub(super) struct Halves {
-    /// Transcript of the utterance as a whole.
-    whole: Transcript,
-    /// Sample at which the second half begins.
-    cut: usize,
-    halves: [Transcription; 2],
-    /// Index of the half that is being heard.
-    current: usize,
-    /// Transcript of the half that was heard first.
-    heard: Option<Transcript>,
-}
-
-impl Halves {
-    /// Begins to hear an utterance in two halves, of which the second begins at the sample `cut`. The one
-    /// with fewer words of the whole comes first: if there is nothing to tell, the other need not be heard.
-    pub(super) fn new(whole: Transcript, cut: usize, halves: [Transcription; 2]) -> Halves {
-        let told = whole.words.iter().filter(|word| word.range.start < cut).count();
-        let current = usize::from(told > whole.words.len() / 2);
-        Halves { whole, cut, halves, current, heard: None }
-    }
-
-    /// Returns the half that is being heard.
-    pub(super) fn current(&self) -> &Transcription {
-        &self.halves[self.current]
-    }
-
-    /// Returns the half that is being heard.
-    pub(super) fn current_mut(&mut self) -> &mut Transcription {
-        &mut self.halves[self.current]
-    }
-
-    /// Ends an attempt of a half. The last one returns the transcript of the utterance.
-    pub(super) fn conclude(
-        &mut self,
-        model: &Model,
-        kernels: &mut Kernels,
-        attempt: Attempt,
-    ) -> Option<Transcript> {
-        if self.current().rejects(model, &attempt) {
-            return Some(std::mem::take(&mut self.whole));
-        }
-        let half = self.current_mut().conclude(model, kernels, attempt)?;
-        if !self.is_likely(&half) {
-            return Some(std::mem::take(&mut self.whole));
-        }
-        let Some(other) = self.heard.take() else {
-            self.heard = Some(half);
-            self.current = 1 - self.current;
-            return None;
-        };
-        let whole = std::mem::take(&mut self.whole);
-        if half.words.len() + other.words.len() <= whole.words.len() {
-            return Some(whole);
-        }
-        let halves = if self.current == 0 { [half, other] } else { [other, half] };
-        Some(joined(model, whole, halves, self.cut))
-    }
-
-    /// Returns whether a half tells something likely.
-    fn is_likely(&self, half: &Transcript) -> bool {
-        let least = LIKELY.max(self.whole.log_probability - LESS_LIKELY);
-        !half.text.is_empty() && half.log_probability >= least
-    }
-}
-
-/// Joins the transcripts of two halves, of which the second begins at the sample `cut`.
-fn joined(model: &Model, whole: Transcript, [first, second]: [Transcript; 2], cut: usize) -> Transcript {
-    let weighted = |half: &Transcript| half.log_probability * half.tokens.len() as f32;
-    let count = (first.tokens.len() + second.tokens.len()).max(1) as f32;
-    let tokens = [&first.tokens[..], &second.tokens].concat();
-    let moved = |Word { text, range, confidence }: Word| Word {
-        text,
-        range: range.start + cut..range.end + cut,
-        confidence,
-    };
-    Transcript {
-        text: model.tokens.text(&tokens),
-        log_probability: (weighted(&first) + weighted(&second)) / count,
-        tokens,
-        words: first.words.into_iter().chain(second.words.into_iter().map(moved)).collect(),
-        ..whole
-    }
-}
 
 /// Returns the sample at which to cut an utterance, if one of its words is left with more speech than anybody
 /// takes for it.
