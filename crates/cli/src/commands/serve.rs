@@ -19,7 +19,7 @@ use crate::systemd;
 use crate::terminal::say;
 use voxline_gateway::authority::Authority;
 use voxline_gateway::{
-    Engines, Gateway, Listener, Listeners, Tls, WyomingAddress, WyomingListener, capacity, serve,
+    Engines, Gateway, Listener, Listeners, OpenAccess, Tls, WyomingAddress, WyomingListener, capacity, serve,
 };
 use voxline_support::clock::SystemClock;
 
@@ -55,6 +55,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let listen = config.gateway.listen();
     let vosk_listen = config.gateway.vosk_listen()?;
     let wyoming_listen = config.gateway.wyoming_listen()?.cloned();
+    let open = config.gateway.open();
     let (gateway, capacity) = load(config).await?;
 
     let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
@@ -68,6 +69,12 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     }
     let mut listeners = Listeners::from(listener);
     let mut listening = format!("listening on {scheme}://{address}\n");
+    if let Some(OpenAccess { project, networks }) = open {
+        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        let networks = networks.join(", ");
+        listening +=
+            &format!("clients of dialects without a token use project '{project}', from {networks}\n");
+    }
     if let Some(vosk_listen) = vosk_listen {
         let (vosk, address) = bind(vosk_listen).await?;
         listeners = listeners.with_open_vosk(vosk);

@@ -294,7 +294,8 @@ impl GatewayConfig {
         }
     }
 
-    fn open(&self) -> Option<OpenAccess> {
+    /// Returns the access of clients without tokens, if there is any.
+    pub(crate) fn open(&self) -> Option<OpenAccess> {
         let networks = self.open_from.clone().unwrap_or_else(OpenAccess::loopback);
         self.open_project.clone().map(|project| OpenAccess { project, networks })
     }

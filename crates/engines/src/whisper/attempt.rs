@@ -105,7 +105,13 @@ impl Attempt {
     fn strays(&self) -> bool {
         let DecodedText { tokens, log_probability, .. } = &self.text;
         let is_long = tokens.len() >= FOLLOWED && self.task == Task::Transcribe;
-        is_long && *log_probability < UNLIKELY && !self.is_spoken()
+        is_long && *log_probability < UNLIKELY && self.has_attention() && !self.is_spoken()
+    }
+
+    /// Returns whether there is attention to judge the text by: models without alignment heads and parts of a
+    /// text that was heard together have none.
+    fn has_attention(&self) -> bool {
+        !self.text.attention.weights.is_empty()
     }
 
     /// Returns a rank that is greater for the better of two attempts: a text that is not invented first,
@@ -157,7 +163,7 @@ impl Attempt {
         };
         let whole = model.tokens.text(&text.tokens);
         let invented = self.is_silent(lively) || self.is_invented(model, samples, lively);
-        let is_doubtful = || text.log_probability < UNLIKELY || !self.is_spoken();
+        let is_doubtful = || text.log_probability < UNLIKELY || self.has_attention() && !self.is_spoken();
         let caption = is_beep(&whole) || is_caption(&whole) && is_doubtful();
         if invented || caption || is_credit(&whole) {
             return transcript(String::new(), Vec::new(), Vec::new());

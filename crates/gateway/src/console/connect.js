@@ -13,6 +13,11 @@ function offer(select, options) {
   if (options.some(([value]) => value === chosen)) select.value = chosen;
 }
 
+async function json(answer) {
+  if (!answer.ok) throw new Error(`The snippets are not there: ${answer.status}`);
+  return answer.json();
+}
+
 export class Connect {
   #account = null;
   #snippets = [];
@@ -29,7 +34,7 @@ export class Connect {
     section.hidden = true;
     try {
       const [{ dialects }, snippets] =
-        await Promise.all([account.json('/console/status'), fetch('/console/snippets.json').then((file) => file.json())]);
+        await Promise.all([account.json('/console/status'), fetch('/console/snippets.json').then(json)]);
       if (account !== this.#account) return;
       const on = new Set(dialects.map(({ name }) => name));
       this.#snippets = snippets.filter(({ dialect }) => on.has(dialect));
@@ -64,6 +69,7 @@ export class Connect {
   }
 
   async #copy() {
+    show(error);
     try {
       await navigator.clipboard.writeText(code.textContent);
       state.textContent = 'copied';

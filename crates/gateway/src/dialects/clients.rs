@@ -5,10 +5,9 @@ use http::header;
 
 use crate::authority::{AuthorityError, Identity, Scope, is_own_secret};
 use crate::gateway::Gateway;
-use crate::http::client::peer;
+use crate::http::client::{has_known_address, peer};
 use crate::http::connection_limiter::mark_busy;
 use crate::http::error::ApiError;
-use crate::http::proxies::is_forwarded;
 
 /// Returns the identity of a client that asks for the service `scope` with this token, or without one.
 pub(super) fn authorise(
@@ -29,7 +28,8 @@ pub(super) fn identify(
     token: Option<&str>,
     check: impl FnOnce(&str) -> Result<Identity, AuthorityError>,
 ) -> Result<Identity, ApiError> {
-    if !token.is_some_and(is_own_secret) && !is_page(request) && has_known_address(gateway, request) {
+    // Behind a proxy that names no client, all clients of the world have its address.
+    if !token.is_some_and(is_own_secret) && !is_page(request) && has_known_address(request) {
         match open_identity(gateway, request) {
             Err(AuthorityError::Address | AuthorityError::Token) => {}
             found => return found.map_err(|error| gateway.documented(error.into())),
@@ -45,12 +45,6 @@ pub(super) fn open_identity(gateway: &Gateway, request: &Request) -> Result<Iden
     let identity = gateway.authority.admit_open(&open.project, &open.networks, peer(request))?;
     mark_busy(request);
     Ok(identity)
-}
-
-/// Returns whether the address of a request is that of its client. With a proxy in front that the operator
-/// has not named, all clients of the world have the proxy's.
-fn has_known_address(gateway: &Gateway, request: &Request) -> bool {
-    !gateway.options.connections.trusted_proxies.is_empty() || !is_forwarded(request.headers())
 }
 
 /// Returns whether a page in a browser sends the request. A page of any site could do so from the browser of

@@ -25,6 +25,16 @@ pub(crate) fn peer(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
 }
 
+/// Extension of a request: `false` if a proxy forwards it without a name of its client that is believed, so
+/// that its address is the proxy's.
+#[derive(Clone, Copy)]
+pub(crate) struct AddressIsKnown(pub(crate) bool);
+
+/// Returns whether the address of a request is that of its client, as far as anyone can tell.
+pub(crate) fn has_known_address(request: &Request) -> bool {
+    request.extensions().get::<AddressIsKnown>().is_some_and(|known| known.0)
+}
+
 /// Returns the address, or network of addresses, that counts as one client: an IPv4 address, or an IPv6
 /// network of 64 bits, of which a client may use any address.
 pub(crate) fn client_network(address: IpAddr) -> IpAddr {

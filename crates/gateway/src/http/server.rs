@@ -24,8 +24,9 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 
+use super::client::AddressIsKnown;
 use super::connection_limiter::{ConnectionLimiter, ConnectionPermit};
-use super::proxies::{self, TrustedProxies};
+use super::proxies::{self, TrustedProxies, is_forwarded};
 use super::tls::Listener;
 
 /// Longest request line and headers, in bytes. A text of the documented length fits into the query, which
@@ -260,6 +261,8 @@ impl Server {
                     address
                 }
             };
+            let is_known = client != address || !is_forwarded(request.headers());
+            request.extensions_mut().insert(AddressIsKnown(is_known));
             request.extensions_mut().insert(ConnectInfo(client));
             request.extensions_mut().insert(slot.clone());
             router.call(request)

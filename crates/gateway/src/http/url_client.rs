@@ -48,8 +48,8 @@ pub(crate) enum UrlError {
     Redirects,
     #[error("the server of the address answers {0}")]
     Status(StatusCode),
-    #[error("the server of the address can't be asked: {0}")]
-    Unreachable(String),
+    #[error("the server of the address can't be asked")]
+    Unreachable(#[source] reqwest::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("{0}")]
@@ -60,14 +60,14 @@ impl From<UrlError> for ApiError {
     fn from(error: UrlError) -> ApiError {
         match error {
             UrlError::Tls(_) | UrlError::Panicked(_) => ApiError::internal(&chain(&error)),
-            error => ApiError::bad_request(400, error.to_string()),
+            error => ApiError::bad_request(400, chain(&error).to_string()),
         }
     }
 }
 
 impl From<reqwest::Error> for UrlError {
     fn from(error: reqwest::Error) -> UrlError {
-        UrlError::Unreachable(chain(&error.without_url()).to_string())
+        UrlError::Unreachable(error.without_url())
     }
 }
 
@@ -155,7 +155,7 @@ impl UrlClient {
             // The trusted roots are read from the disk.
             let make = move || -> Result<Client, UrlError> {
                 let builder = client_builder()?.dns_resolver(Arc::new(PublicResolver { hosts }));
-                builder.build().map_err(|error| UrlError::Unreachable(chain(&error).to_string()))
+                builder.build().map_err(UrlError::from)
             };
             request_log::spawn_blocking(make).await.map_err(|panic| UrlError::Panicked(panic.to_string()))?
         };

@@ -29,8 +29,12 @@ impl UrlHost {
         is_port && url.host().is_some_and(|host| host.to_owned() == self.host)
     }
 
-    /// Returns whether this is the host with this address.
+    /// Returns whether this is the host with this address, at the standard ports: who finds an address by a
+    /// name can't tell the port.
     pub(crate) fn is_address(&self, address: IpAddr) -> bool {
+        if self.port.is_some() {
+            return false;
+        }
         match (&self.host, address) {
             (Host::Ipv4(host), IpAddr::V4(address)) => *host == address,
             (Host::Ipv6(host), IpAddr::V6(address)) => *host == address,

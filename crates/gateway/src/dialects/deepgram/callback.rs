@@ -13,6 +13,7 @@ use super::error::{REQUEST_ID, body_of};
 use super::query::{BadParameter, Query};
 use crate::gateway::Gateway;
 use crate::http::error::ApiError;
+use voxline::error::chain;
 
 /// Most attempts of one callback: ten, as documented.
 const ATTEMPTS: u32 = 10;
@@ -108,7 +109,9 @@ impl Callback {
             match tokio::time::timeout(ATTEMPT_TIMEOUT, sent).await {
                 Ok(Ok(status)) if status.is_success() => return true,
                 Ok(Ok(status)) => tracing::info!(request_id, attempt, %status, "callback was refused"),
-                Ok(Err(error)) => tracing::info!(request_id, attempt, %error, "callback failed"),
+                Ok(Err(error)) => {
+                    tracing::info!(request_id, attempt, error = %chain(&error), "callback failed");
+                }
                 Err(_) => tracing::info!(request_id, attempt, "callback was not answered in time"),
             }
             if attempt < ATTEMPTS {

@@ -130,7 +130,7 @@ async fn answer(gateway: &Arc<Gateway>, request: Request, request_id: &str) -> R
     let recognition = parameters.language.request(languages).latency(Latency::Relaxed);
     let recognition = recognition.keywords(parameters.keywords);
     let recording = Recording { upload, format, is_split: multichannel, recognition };
-    // A callback without a place is refused before any work is done.
+    // A callback without a place is refused before anything is recognised.
     let callback = match callback {
         Some(callback) => Some((callback, callback_place(gateway)?)),
         None => None,

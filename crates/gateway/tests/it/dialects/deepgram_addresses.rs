@@ -1,12 +1,14 @@
 //! Addresses in requests to Deepgram's API: recordings that are fetched, and callbacks.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Query, State};
+use axum::response::Redirect;
 use axum::routing::{any, get};
 use http::header::LOCATION;
 use http::{HeaderMap, Method, StatusCode};
@@ -70,8 +72,7 @@ impl Site {
             .route("/none.wav", get(async || ""))
             .route("/within", redirect("/a.wav".to_owned()))
             .route("/loop", redirect("/loop".to_owned()))
-            // The gateway itself, on another port of the same host.
-            .route("/port", redirect(format!("http://127.0.0.1:1{}", "/a.wav")))
+            .route("/to", get(async |Query(to): Query<HashMap<String, String>>| Redirect::to(&to["url"])))
             .route("/elsewhere", redirect(format!("http://localhost:{}/a.wav", address.port())))
             .route("/scheme", redirect("file:///etc/passwd".to_owned()))
             .route("/results", any(called))
@@ -155,22 +156,25 @@ async fn only_listed_hosts_are_asked_and_no_private_address_by_a_name() {
     both.server.stop().await;
 
     let stage = stage(&[site.address.to_string()]).await;
-    for (status, address) in [
-        (400, format!("http://127.0.0.1:{}/a.wav", stage.server.address.port())),
-        (400, "http://127.0.0.1/a.wav".to_owned()),
-        (400, format!("http://localhost:{port}/a.wav")),
-        (400, "file:///etc/passwd".to_owned()),
-        (400, "a.wav".to_owned()),
-        (400, site.at("/missing.wav")),
-        (400, site.at("/none.wav")),
-        (400, site.at("/loop")),
-        (400, site.at("/port")),
-        (400, site.at("/elsewhere")),
-        (400, site.at("/scheme")),
-        (413, site.at("/large.wav")),
+    // A site that answers, at a port that is not listed.
+    let other = Site::start().await;
+    let redirect = format!("/to?url={}", escaped(&other.at("/a.wav")));
+    for (status, address, reason) in [
+        (400, other.at("/a.wav"), "is not used"),
+        (400, "http://127.0.0.1/a.wav".to_owned(), "is not used"),
+        (400, format!("http://localhost:{port}/a.wav"), "is not used"),
+        (400, "file:///etc/passwd".to_owned(), "begin with http"),
+        (400, "a.wav".to_owned(), "begin with http"),
+        (400, site.at("/missing.wav"), "answers 404"),
+        (400, site.at("/none.wav"), ""),
+        (400, site.at("/loop"), "too many"),
+        (400, site.at(&redirect), "another host"),
+        (400, site.at("/elsewhere"), "another host"),
+        (400, site.at("/scheme"), ""),
+        (413, site.at("/large.wav"), ""),
     ] {
         let (told, message) = fetched(&stage, &address).await;
-        assert_eq!(told, status, "{address}: {message}");
+        assert!(told == status && message.contains(reason), "{address}: {told}, {message}");
     }
     let elsewhere = escaped("http://127.0.0.1:1/results");
     for query in [format!("callback={elsewhere}"), format!("callback={}&callback_method=get", escaped("x"))] {

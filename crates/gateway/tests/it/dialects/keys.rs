@@ -224,7 +224,7 @@ async fn keys_survive_a_restart_and_no_backup() {
     }
     server.stop().await;
 
-    // Whoever has a backup can make no keys of its tokens.
+    // A backup has no signing key, so it makes no keys.
     let restored = tempfile::tempdir().unwrap();
     backup(directory.path(), &restored.path().join("authority.redb"), Arc::new(clock())).unwrap();
     let server = served(setup(restored.path())).await;

@@ -1,10 +1,10 @@
-//! Clients without a key, or with a dummy one, on the gateway's one port: whom `open` admits.
+//! Admission by `open` of clients without a key, or with a dummy one, on the gateway's one port.
 
 use reqwest::RequestBuilder;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use voxline_gateway::authority::Terms;
-use voxline_gateway::{OpenAccess, Options};
+use voxline_gateway::{ConnectionOptions, OpenAccess, Options};
 
 use super::openai::{BOUNDARY, form};
 use super::peer::Peer;
@@ -21,8 +21,15 @@ const LIVE: [&str; 4] = [
 ];
 
 async fn open_to(network: &str) -> Stage {
+    open_behind(network, &[]).await
+}
+
+/// Starts a gateway that is open to a network, behind proxies of these networks.
+async fn open_behind(network: &str, proxies: &[&str]) -> Stage {
     let open = OpenAccess { project: "test".to_owned(), networks: vec![network.parse().unwrap()] };
-    let options = Options { open: Some(open), max_failures: 0, ..Options::default() };
+    let trusted_proxies = proxies.iter().map(|network| network.parse().unwrap()).collect();
+    let connections = ConnectionOptions { trusted_proxies, ..ConnectionOptions::default() };
+    let options = Options { open: Some(open), connections, max_failures: 0, ..Options::default() };
     Stage::with(Setup { options, ..Setup::default() }).await
 }
 
@@ -136,6 +143,25 @@ async fn pages_and_clients_of_unnamed_proxies_need_a_token() {
     let own = format!("Bearer {}", stage.token);
     let headers = [("authorization", own.as_str()), ("via", "1.1 proxy")];
     assert_admitted(&statuses(&stage, &headers).await, &headers);
+    stage.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_a_named_proxy_has_its_own_address() {
+    // Another proxy than the one that is named, and one that names no client.
+    for (proxies, header) in [
+        ("10.0.0.0/8", ("x-forwarded-for", "127.0.0.1")),
+        ("127.0.0.0/8", ("x-real-ip", "10.1.1.1")),
+        ("127.0.0.0/8", ("forwarded", "for=unknown")),
+        ("127.0.0.0/8", ("x-forwarded-for", "192.0.2.1")),
+    ] {
+        let stage = open_behind("127.0.0.0/8", &[proxies]).await;
+        assert_refused(&statuses(&stage, &[header]).await, &[header]);
+        stage.server.stop().await;
+    }
+    let stage = open_behind("10.1.0.0/16", &["127.0.0.0/8"]).await;
+    let header = [("x-forwarded-for", "10.1.1.1")];
+    assert_admitted(&statuses(&stage, &header).await, &header);
     stage.server.stop().await;
 }
 
