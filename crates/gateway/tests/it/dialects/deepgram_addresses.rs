@@ -168,7 +168,7 @@ async fn only_listed_hosts_are_asked_and_no_private_address_by_a_name() {
         (400, site.at("/missing.wav"), "answers 404"),
         (400, site.at("/none.wav"), ""),
         (400, site.at("/loop"), "too many"),
-        (400, site.at(&redirect), "another host"),
+        (400, site.at(&redirect), "is not used"),
         (400, site.at("/elsewhere"), "another host"),
         (400, site.at("/scheme"), ""),
         (413, site.at("/large.wav"), ""),
