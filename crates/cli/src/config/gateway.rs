@@ -143,8 +143,8 @@ pub struct GatewayConfig {
     /// Directory of the temporary files of these recordings [default: the system's]
     #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_UPLOAD_DIR")]
     pub upload_dir: Option<PathBuf>,
-    /// Host, or HOST:PORT, whose addresses clients may name: recordings that are fetched, and callbacks that take
-    /// results; may be repeated
+    /// Host, or HOST:PORT, whose addresses clients may name: recordings that are fetched, and callbacks that
+    /// take results; may be repeated
     #[arg(long, value_name = "HOST", env = "VOXLINE_GATEWAY_URL_HOST", value_delimiter = ',')]
     pub url_host: Option<Vec<UrlHost>>,
     /// Name of a model that /v1/models lists; may be repeated [default: whisper-1 and others]

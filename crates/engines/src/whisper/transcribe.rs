@@ -28,13 +28,13 @@ const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
 /// Typical number of tokens spoken per second: three words, of one token in English and two in Russian.
 const SPOKEN_TOKENS: usize = 5;
 
-/// Mean log-probability that the text of each half needs: a confidence of 0.5, and hardly less than that of the
-/// whole. A half of a sentence that is said again is likelier than the whole, and one of music is not.
+/// Mean log-probability that the text of each half needs: a confidence of 0.5, and hardly less than that of
+/// the whole. A half of a sentence that is said again is likelier than the whole, and one of music is not.
 const LIKELY: f32 = -0.7;
 const LESS_LIKELY: f32 = 0.2;
 
-/// Number of times that an utterance, and then its halves, may be cut: enough for a sentence that is said four
-/// times.
+/// Number of times that an utterance, and then its halves, may be cut: enough for a sentence that is said
+/// four times.
 const MOST_CUTS: usize = 2;
 
 /// A transcription in progress, of an utterance of at most 30 s.
@@ -248,8 +248,8 @@ impl Transcription {
     }
 }
 
-/// An utterance that is heard once more in two halves, since its text [leaves out](untold) some of its speech.
-/// The text of both counts if it has more words.
+/// An utterance that is heard once more in two halves, since its text [leaves out](untold) some of its
+/// speech. The text of both counts if it has more words.
 struct Halves {
     /// Transcript of the utterance as a whole.
     whole: Transcript,

@@ -1,8 +1,8 @@
 //! Speech that a text leaves out.
 //!
-//! Of a sentence that is said again without a pause, Whisper may tell one time only. Its words are then placed
-//! where they were said, and one of them is left with all the rest of the speech: longer than anybody takes for
-//! it. Such an utterance is heard once more in two halves, cut in a quiet place of that rest.
+//! Of a sentence that is said again without a pause, Whisper may tell one time only. Its words are then
+//! placed where they were said, and one of them is left with all the rest of the speech: longer than anybody
+//! takes for it. Such an utterance is heard once more in two halves, cut in a quiet place of that rest.
 
 use super::alignment::Word;
 use voxline::engine::RECOGNIZER_RATE;
@@ -13,8 +13,8 @@ const QUIET_HOPS: usize = 9;
 /// Share of the power of the loudest hop from which a hop is speech (-20 dB), as in the endpointer.
 const LOUD: f32 = 0.01;
 
-/// Longest time that anybody takes for a word, in samples: 1.2 s, and for each letter 0.2 s and each digit 0.5 s
-/// more.
+/// Longest time that anybody takes for a word, in samples: 1.2 s, and for each letter 0.2 s and each digit
+/// 0.5 s more.
 const LONGEST_WORD: usize = RECOGNIZER_RATE as usize * 12 / 10;
 const LETTER: usize = RECOGNIZER_RATE as usize / 5;
 const DIGIT: usize = RECOGNIZER_RATE as usize / 2;

@@ -217,8 +217,8 @@ fn in_music_on_hold() {
 /// Where the language is detected, that of the sentence is expected of the sound. A sample has all music, but
 /// only some noises and tones.
 ///
-/// Only at the default accuracy: the beam search of `best` makes "Thank you." of a piece of music that begins a
-/// second after a sentence, with a confidence of 0.33.
+/// Only at the default accuracy: the beam search of `best` makes "Thank you." of a piece of music that begins
+/// a second after a sentence, with a confidence of 0.33.
 #[test]
 fn after_a_sentence() {
     let others = [silence_and_noise(), tones_of_telephones()].into_iter().flatten();

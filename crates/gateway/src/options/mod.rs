@@ -49,8 +49,8 @@ pub struct Options {
     pub recordings: RecordingOptions,
     /// Dialects of other services that the gateway speaks.
     pub dialects: Vec<Dialect>,
-    /// Hosts whose addresses clients may name, for recordings that are fetched and callbacks that take results.
-    /// A name that leads into a private network needs its addresses in the list, too.
+    /// Hosts whose addresses clients may name, for recordings that are fetched and callbacks that take
+    /// results. A name that leads into a private network needs its addresses in the list, too.
     pub url_hosts: Vec<UrlHost>,
     /// Settings of the dialect of OpenAI.
     pub openai: OpenAiOptions,

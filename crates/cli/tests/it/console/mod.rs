@@ -2,3 +2,4 @@
 
 mod handover;
 mod page;
+mod snippets;

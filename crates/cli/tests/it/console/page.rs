@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::time::interval;
 use voxline::engine::{EngineError, Voice, VoiceInfo, Voices};
 use voxline_engines::Whisper;
+use voxline_gateway::Options;
 use voxline_gateway::authority::Terms;
-use voxline_gateway::{Dialect, Options};
 use voxline_testing::{Cut, DigestRecognizer, Fault, FaultProxy};
 
 use crate::support::browser::{self, Browser};
@@ -22,7 +22,7 @@ use voxline_fixtures::gateway::voice::voice_info;
 use voxline_fixtures::samples::models_dir;
 use voxline_fixtures::samples::sample;
 
-const SAID: &str = include_str!("../../../../../samples/speech.txt");
+pub(super) const SAID: &str = include_str!("../../../../../samples/speech.txt");
 /// JavaScript condition: all results are final.
 pub(super) const COMPLETE: &str = "document.getElementById('live-state').textContent === 'complete'";
 /// JavaScript expression for the words of the final results.
@@ -47,7 +47,7 @@ fn recording(directory: &Path) -> PathBuf {
 }
 
 /// Starts a gateway that recognises and speaks.
-async fn server() -> Server {
+pub(super) async fn server() -> Server {
     let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
     let setup = Setup { voices: voxline_engines::voices::discover(&models_dir()), ..Setup::default() };
     Server::with(Arc::new(whisper), setup).await
@@ -72,7 +72,7 @@ async fn press_sign_in(browser: &mut Browser) {
     }
 }
 
-fn address(server: &Server) -> String {
+pub(super) fn address(server: &Server) -> String {
     format!("http://{}/", server.address)
 }
 
@@ -352,89 +352,6 @@ async fn signing_out_forgets_and_gives_the_tokens_back() {
     assert_eq!(browser.evaluate("document.getElementById('console').hidden").await, true);
     drop(browser);
     server.stop().await;
-}
-
-/// JavaScript expression for each API, language and snippet that a user can choose.
-const SNIPPETS: &str = "(() => {
-    const [api, language] = ['connect-api', 'connect-language'].map((id) => document.getElementById(id));
-    const choose = (list, value) => { list.value = value; list.dispatchEvent(new Event('change')); };
-    const values = (list) => [...list.options].map(({ value }) => value);
-    return values(api).flatMap((chosen) => {
-        choose(api, chosen);
-        return values(language).map((named) => {
-            choose(language, named);
-            return [chosen, named, document.getElementById('connect-code').textContent];
-        });
-    });
-})()";
-
-/// Snippets are shown with the gateway's own address. Those in JavaScript run in a browser; `sdks` runs the
-/// others.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snippets_are_shown_and_run() {
-    if browser::is_left_out() {
-        return;
-    }
-    let server = server().await;
-    let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
-    let mut browser = signed_in(&server, &address(&server)).await;
-    browser.until("document.getElementById('connect-code').textContent").await;
-    let snippets = browser.evaluate(SNIPPETS).await;
-    let mut ran = Vec::new();
-    for snippet in snippets.as_array().unwrap() {
-        let [api, language, code] = [0, 1, 2].map(|index| snippet[index].as_str().unwrap());
-        assert!(code.contains(&format!("://{}/", server.address)) || language == "Python", "{code}");
-        assert!(code.contains(&server.address.to_string()) && !code.contains("{http}"), "{code}");
-        assert!(code.contains("YOUR_TOKEN") && !code.contains("{ws}"), "{code}");
-        if language == "JavaScript" {
-            let heard =
-                browser.evaluate(&playground(&code.replace("YOUR_TOKEN", token.expose_secret()))).await;
-            assert_eq!(normal(heard.as_str().unwrap()), normal(SAID), "{api}");
-            ran.push(api);
-        }
-    }
-    assert_eq!(ran, ["openai", "deepgram", "vosk"]);
-    assert_eq!(browser.complaints(), [""; 0]);
-    drop(browser);
-    server.stop().await;
-
-    // Nothing is shown of dialects that are off.
-    for (dialects, expected) in [(vec![Dialect::Vosk], "vosk,vosk"), (Vec::new(), "")] {
-        let setup = Setup { options: Options { dialects, ..Options::default() }, ..Setup::default() };
-        let server = Server::with(Arc::new(DigestRecognizer::new(8_000)), setup).await;
-        let mut browser = signed_in(&server, &address(&server)).await;
-        browser.until("document.querySelector('#project-tokens .id')").await;
-        if !expected.is_empty() {
-            browser.until("!document.getElementById('connect').hidden").await;
-        }
-        let apis = browser.evaluate(&format!("{SNIPPETS}.map(([api]) => api).join()")).await;
-        assert_eq!(apis, expected);
-        let hidden = browser.evaluate("document.getElementById('connect').hidden").await;
-        assert_eq!(hidden, expected.is_empty());
-        drop(browser);
-        server.stop().await;
-    }
-}
-
-/// Returns an expression that runs a snippet on the sample, and gives what it logs.
-fn playground(code: &str) -> String {
-    let bytes = std::fs::read(sample("speech-16k-mono-s16.wav")).unwrap();
-    let end = if code.contains("WebSocket") {
-        "await new Promise((resolve) => { socket.onclose = resolve; });"
-    } else {
-        ""
-    };
-    format!(
-        "(async () => {{
-            const logged = [];
-            const console = {{ log: (text) => logged.push(text) }};
-            const bytes = new Uint8Array({bytes:?});
-            const [recording, pcm] = [new Blob([bytes]), bytes.slice(44).buffer];
-            {code}
-            {end}
-            return logged.join(' ');
-        }})()"
-    )
 }
 
 /// A project may have 25 refresh tokens at once, and each visit takes one while it lasts.

