@@ -69,12 +69,6 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     }
     let mut listeners = Listeners::from(listener);
     let mut listening = format!("listening on {scheme}://{address}\n");
-    if let Some(OpenAccess { project, networks }) = open {
-        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
-        let networks = networks.join(", ");
-        listening +=
-            &format!("clients of dialects without a token use project '{project}', from {networks}\n");
-    }
     if let Some(vosk_listen) = vosk_listen {
         let (vosk, address) = bind(vosk_listen).await?;
         listeners = listeners.with_open_vosk(vosk);
@@ -84,6 +78,12 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         let (wyoming, address) = bind_wyoming(&address).await?;
         listeners = listeners.with_wyoming(wyoming);
         listening += &format!("listening on {address} for Wyoming clients, without tokens\n");
+    }
+    if let Some(OpenAccess { project, networks }) = open {
+        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        let networks = networks.join(", ");
+        listening +=
+            &format!("clients of dialects without a token use project '{project}', from {networks}\n");
     }
     let mut signals = Signals::new()?;
     let shutdown = CancellationToken::new();
