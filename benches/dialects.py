@@ -40,15 +40,14 @@ SLACK, GUESSES = 0.05, 0.5
 
 
 def speech():
-    """Bytes of all readings at 16 kHz, and the end of each in seconds."""
-    pcm, ends = b"", []
+    """All readings at 16 kHz, as bytes."""
+    pcm = b""
     for path in READINGS:
         with wave.open(str(path), "rb") as file:
             assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2), path
             pcm += file.readframes(file.getnframes())
-        ends.append(len(pcm) / 2 / RATE)
         pcm += bytes(2 * int(SILENCE * RATE))
-    return pcm, ends
+    return pcm
 
 
 async def play(pcm, send):
@@ -79,8 +78,14 @@ async def own(address, token, pcm):
                 if message["type"] == "done":
                     return
 
+        position = [0]
+
+        async def send(packet):
+            await peer.send(position[0].to_bytes(8, "little") + packet)
+            position[0] += len(packet) // 2
+
         listening = asyncio.create_task(listen())
-        began = await play(pcm, peer.send)
+        began = await play(pcm, send)
         await peer.send(json.dumps({"type": "finish", "through": len(pcm) // 2}))
         await listening
         return began, heard
@@ -146,31 +151,38 @@ async def realtime(address, token, pcm):
         return start, heard
 
 
-def latencies(began, heard, ends):
-    """Times of the finals after the ends of their readings, and of the first texts after the beginnings, in seconds."""
-    finals, firsts, start = [], [], 0.0
-    for end in ends:
-        until = end + SILENCE
-        # What is told about a reading comes after its beginning, and long before the end of the next.
-        inside = [(final, at - began) for final, at, *_ in heard if start < at - began <= until + 1.5]
-        texts = [at for final, at in inside if not final and at < until]
-        told = [at for final, at in inside if final and at > end]
-        finals += [min(told) - end] if told else []
-        firsts += [min(texts) - start] if texts else []
-        start = until
-    return finals, firsts
+def latencies(began, heard, utterances):
+    """Times of the finals after the ends of their utterances, and of the first texts after the beginnings, in seconds."""
+    finals, firsts, texts = [], [], []
+    for is_final, at, *_ in heard:
+        if not is_final:
+            texts.append(at - began)
+            continue
+        if len(finals) == len(utterances):
+            return [], []
+        start, end = utterances[len(finals)]
+        finals.append(at - began - end)
+        firsts += [texts[0] - start] if texts else []
+        texts = []
+    return (finals, firsts) if len(finals) == len(utterances) else ([], [])
 
 
 PROTOCOLS = {"voxline.asr.v1": own, "Deepgram": deepgram, "Realtime": realtime}
 
 
 async def measure(address, token, speakers, rounds):
-    pcm, ends = speech()
+    pcm = speech()
     measured = {name: ([], []) for name in PROTOCOLS}
     for _ in range(rounds):
+        utterances = None
         for name, protocol in PROTOCOLS.items():
-            for began, heard in await asyncio.gather(*[protocol(address, token, pcm) for _ in range(speakers)]):
-                for times, more in zip(measured[name], latencies(began, heard, ends)):
+            streams = await asyncio.gather(*[protocol(address, token, pcm) for _ in range(speakers)])
+            # Of our own protocol, which comes first. All hear the same, so their finals are as many.
+            utterances = utterances or [ends for is_final, _, *ends in streams[0][1] if is_final]
+            for began, heard in streams:
+                parts = latencies(began, heard, utterances)
+                assert parts[0], f"{name}: other finals than by our own protocol"
+                for times, more in zip(measured[name], parts):
                     times += more
     return measured
 
@@ -179,7 +191,7 @@ def judge(speakers, measured):
     failed, base = [], [statistics.median(times) for times in measured["voxline.asr.v1"]]
     for name, parts in measured.items():
         medians = [statistics.median(times) for times in parts]
-        last = [statistics.quantiles(times, n=20)[-1] for times in parts]
+        last = [sorted(times)[len(times) * 19 // 20] for times in parts]
         print(f"| {speakers} | {name} | {medians[0]:.2f} s, {last[0]:.2f} s | {medians[1]:.2f} s, {last[1]:.2f} s | "
               f"{len(parts[0])}, {len(parts[1])} |", flush=True)
         allowed = [SLACK, SLACK + (GUESSES if name == "Realtime" else 0)]
