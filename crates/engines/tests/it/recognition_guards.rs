@@ -214,7 +214,7 @@ fn in_music_on_hold() {
     assert_nothing_is_invented(music_on_hold(), requests);
 }
 
-/// Where the language is detected, that of the sentence is expected of the sound. A sample has all music, but
+/// A detected language is expected to be that of the sentence in the sound, too. A sample has all music, but
 /// only some noises and tones.
 ///
 /// Only at the default accuracy: the beam search of `best` makes "Thank you." of a piece of music that begins

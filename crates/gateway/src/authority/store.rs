@@ -47,8 +47,8 @@ pub(super) const SERVICE: Kind<Service> = Kind::new("service_tokens");
 pub(super) const USAGE: Kind<Usage> = Kind::new("usage");
 /// Numbers by name: the format, and the number of tokens minted.
 const NUMBERS: Kind<u64> = Kind::new("numbers");
-/// The key of the signatures of short-lived keys. A snapshot does not have it, so that a backup makes no keys,
-/// and a store of an earlier version does not either.
+/// The key of the signatures of short-lived keys. A snapshot does not have it, so that a backup makes no
+/// keys, and a store of an earlier version does not either.
 const SIGNERS: Kind<Signer> = Kind::new("signers");
 /// Name of the only record of that table.
 const SHORT_LIVED: &str = "short_lived";
