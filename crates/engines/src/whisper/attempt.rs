@@ -95,23 +95,23 @@ impl Attempt {
         let DecodedText { log_probability, sampled, .. } = self.text;
         let words = self.pieces(model).len();
         self.is_too_fast(model, samples)
-            || self.strays()
+            || self.is_unrelated()
             || is_invented(log_probability, sampled, words, samples, lively)
     }
 
-    /// Returns whether an unlikely text has nothing to do with the audio, by the attention of its tokens. Of
-    /// 357 texts of `benches/noise.py` at 0 to 10 dB, ten strayed, and those were invented; so did most texts
-    /// of music and tones. The words of a translation are in another order.
-    fn strays(&self) -> bool {
+    /// Returns whether an unlikely text has nothing to do with the audio. Of 357 texts of `benches/noise.py` at
+    /// 0 to 10 dB, ten were such, and those were invented; so were most texts of music and tones. The words of
+    /// a translation are in another order.
+    fn is_unrelated(&self) -> bool {
         let DecodedText { tokens, log_probability, .. } = &self.text;
         let is_long = tokens.len() >= FOLLOWED && self.task == Task::Transcribe;
-        is_long && *log_probability < UNLIKELY && self.has_attention() && !self.is_spoken()
+        is_long && *log_probability < UNLIKELY && self.strays()
     }
 
-    /// Returns whether there is attention to judge the text by: models without alignment heads and parts of a
-    /// text that was heard together have none.
-    fn has_attention(&self) -> bool {
-        !self.text.attention.weights.is_empty()
+    /// Returns whether the attention of the tokens does not move on through the audio. Models without
+    /// alignment heads, and parts of a text that was heard together, have no attention to tell by.
+    fn strays(&self) -> bool {
+        !self.text.attention.weights.is_empty() && !self.is_spoken()
     }
 
     /// Returns a rank that is greater for the better of two attempts: a text that is not invented first,
@@ -163,7 +163,7 @@ impl Attempt {
         };
         let whole = model.tokens.text(&text.tokens);
         let invented = self.is_silent(lively) || self.is_invented(model, samples, lively);
-        let is_doubtful = || text.log_probability < UNLIKELY || self.has_attention() && !self.is_spoken();
+        let is_doubtful = || text.log_probability < UNLIKELY || self.strays();
         let caption = is_beep(&whole) || is_caption(&whole) && is_doubtful();
         if invented || caption || is_credit(&whole) {
             return transcript(String::new(), Vec::new(), Vec::new());
