@@ -15,6 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Response};
 use tokio::net::lookup_host;
 use tokio::sync::OnceCell;
+use tokio::task::JoinError;
 use url::Url;
 
 use super::error::ApiError;
@@ -52,8 +53,8 @@ pub(crate) enum UrlError {
     Unreachable(#[source] reqwest::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("{0}")]
-    Panicked(String),
+    #[error(transparent)]
+    Panicked(#[from] JoinError),
 }
 
 impl From<UrlError> for ApiError {
@@ -157,7 +158,7 @@ impl UrlClient {
                 let builder = client_builder()?.dns_resolver(Arc::new(PublicResolver { hosts }));
                 builder.build().map_err(UrlError::from)
             };
-            request_log::spawn_blocking(make).await.map_err(|panic| UrlError::Panicked(panic.to_string()))?
+            request_log::spawn_blocking(make).await?
         };
         self.client.get_or_try_init(make).await
     }

@@ -54,7 +54,7 @@ pub struct Options {
     pub url_hosts: Vec<UrlHost>,
     /// Settings of the dialect of OpenAI.
     pub openai: OpenAiOptions,
-    /// Access for clients that can send no token, on listeners of their own; none if `None`.
+    /// Access for clients without tokens, by dialects and on listeners of their own; none if `None`.
     pub open: Option<OpenAccess>,
     /// Languages expected in the audio if neither the client nor its project names one.
     pub languages: Languages,
