@@ -7,9 +7,9 @@ use axum::body::Bytes;
 use axum::extract::Request;
 use axum::routing::MethodRouter;
 use futures::Stream;
-use tokio::sync::Semaphore;
 
 use crate::admission::capacity::RequestCapacity;
+use crate::admission::project_places::ProjectPlaces;
 use crate::authority::{Amount, Authority, AuthorityError, Identity, Scope};
 use crate::http::auth_rate_limiter::AuthRateLimiter;
 use crate::http::client::{bearer, peer};
@@ -56,8 +56,8 @@ pub struct Gateway {
     pub(crate) uploads: Arc<UploadStore>,
     /// Client for addresses that clients name.
     pub(crate) urls: UrlClient,
-    /// Places for results on their way to callbacks.
-    pub(crate) callbacks: Arc<Semaphore>,
+    /// Places for results on their way to callbacks, since the server of a callback may keep one for minutes.
+    pub(crate) callbacks: ProjectPlaces,
     pub(crate) sessions: Arc<SessionManager>,
 }
 
@@ -76,7 +76,7 @@ impl Gateway {
             demo: RequestCapacity::demo(places, threads),
             uploads: Arc::new(UploadStore::new(&options.recordings)),
             urls: UrlClient::new(&options.url_hosts),
-            callbacks: Arc::new(Semaphore::new(MAX_CALLBACKS)),
+            callbacks: ProjectPlaces::new(MAX_CALLBACKS),
             sessions: Arc::new(SessionManager::new(
                 authority.clone(),
                 auth_limiter.clone(),

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 use url::Url;
 
 use super::error::{REQUEST_ID, body_of};
 use super::query::{BadParameter, Query};
+use crate::admission::project_places::ProjectPlace;
 use crate::gateway::Gateway;
 use crate::http::error::ApiError;
 use voxline::error::chain;
@@ -69,7 +69,7 @@ impl Callback {
     pub(super) fn spawn(
         self,
         gateway: &Arc<Gateway>,
-        place: OwnedSemaphorePermit,
+        place: ProjectPlace,
         request_id: String,
         result: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
     ) {

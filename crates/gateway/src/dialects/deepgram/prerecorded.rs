@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::API;
@@ -20,6 +19,7 @@ use super::messages::{StreamInfo, TextForm, request_id};
 use super::parameters::{AudioFormat, channels, format};
 use super::query::{BadParameter, Query, SpokenLanguage};
 use super::transcript::{Parts, Transcript};
+use crate::admission::project_places::ProjectPlace;
 use crate::authority::{Amount, Identity, Scope, to_rfc3339};
 use crate::dialects::audio::PcmEncoding;
 use crate::dialects::clients::authorise;
@@ -132,7 +132,7 @@ async fn answer(gateway: &Arc<Gateway>, request: Request, request_id: &str) -> R
     let recording = Recording { upload, format, is_split: multichannel, recognition };
     // A callback without a place is refused before anything is recognised.
     let callback = match callback {
-        Some(callback) => Some((callback, callback_place(gateway)?)),
+        Some(callback) => Some((callback, callback_place(gateway, &identity)?)),
         None => None,
     };
     let transcription =
@@ -145,8 +145,8 @@ async fn answer(gateway: &Arc<Gateway>, request: Request, request_id: &str) -> R
     Ok(json_response(StatusCode::OK, &json!({ "request_id": request_id })))
 }
 
-fn callback_place(gateway: &Gateway) -> Result<OwnedSemaphorePermit, ApiError> {
-    gateway.callbacks.clone().try_acquire_owned().map_err(|_| ApiError::too_many_requests())
+fn callback_place(gateway: &Gateway, identity: &Identity) -> Result<ProjectPlace, ApiError> {
+    gateway.callbacks.admit(&identity.project).ok_or_else(ApiError::too_many_requests)
 }
 
 /// Returns the result of a recording, once it is recognised.

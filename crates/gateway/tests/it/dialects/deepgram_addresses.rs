@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -13,10 +14,12 @@ use axum::routing::{any, get};
 use http::header::LOCATION;
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::Response;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
+use voxline_gateway::authority::Terms;
 use voxline_gateway::{Options, RecordingOptions};
 
 use super::peer::PATIENCE;
@@ -92,12 +95,15 @@ impl Site {
 
 /// Starts a gateway that uses addresses of these hosts.
 async fn stage(hosts: &[String]) -> Stage {
-    let options = Options {
+    Stage::with(Setup { options: options(hosts), ..Setup::default() }).await
+}
+
+fn options(hosts: &[String]) -> Options {
+    Options {
         url_hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
         recordings: RecordingOptions { max_bytes: 200_000, ..RecordingOptions::default() },
         ..Options::default()
-    };
-    Stage::with(Setup { options, ..Setup::default() }).await
+    }
 }
 
 async fn ask(stage: &Stage, query: &str, kind: &str, body: impl Into<reqwest::Body>) -> Response {
@@ -225,4 +231,37 @@ async fn a_callback_is_sent_until_it_is_accepted() {
     let last = site.call().await;
     assert_eq!((last.method, transcript(&last.body)), (Method::POST, &json!("0 1")));
     assert!(site.calls.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_whose_callbacks_are_not_taken_keeps_no_other_from_theirs() {
+    let mut site = Site::start().await;
+    // It accepts connections, and answers nothing.
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hosts = [site.address, dead.local_addr().unwrap()].map(|address| address.to_string());
+    let options = Options { drain: Duration::ZERO, ..options(&hosts) };
+    let mut stage = Stage::with(Setup { options, ..Setup::default() }).await;
+    let query = format!("callback={}", escaped(&format!("http://{}/results", hosts[1])));
+    let mut callbacks = Vec::new();
+    let refused = loop {
+        let answer = ask(&stage, &query, "audio/wav", recording()).await;
+        if answer.status() != StatusCode::OK {
+            break answer;
+        }
+        // The result is on its way, so the recording itself has no place any more.
+        callbacks.push(timeout(PATIENCE, dead.accept()).await.expect("the callback comes").unwrap());
+    };
+    assert_eq!((refused.status(), callbacks.len()), (StatusCode::TOO_MANY_REQUESTS, 32));
+    assert!(refused.headers().contains_key("retry-after"));
+    // Another project has places, and its callbacks come.
+    let authority = stage.server.gateway.authority();
+    authority.create_project("other").unwrap();
+    let other = authority.create_service_token("other", Terms::default()).unwrap();
+    stage.token = other.token.expose_secret().to_owned();
+    let query = format!("callback={}", escaped(&site.at("/results")));
+    for _ in 0..2 {
+        assert_eq!(ask(&stage, &query, "audio/wav", recording()).await.status(), StatusCode::OK);
+        assert_eq!(transcript(&site.call().await.body), &json!("0 1"));
+    }
+    stage.server.stop().await;
 }
