@@ -47,7 +47,7 @@ impl Audit {
             AuthorityError::Token => "token",
             AuthorityError::Inactive => "inactive",
             AuthorityError::Scope(_) | AuthorityError::ShortLived => "scope",
-            AuthorityError::Address => "address",
+            AuthorityError::Address | AuthorityError::NotOpen => "address",
             _ => "failed",
         };
         self.counters.refused.get_or_create(&[("reason", reason)]).inc();

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::secrets::{Fingerprint, SHORT_LIVED_PREFIX};
 use super::short_lived::{Claims, ShortLivedKey};
 use super::store::{ACCESS, Access, Failure, Look, PROJECTS, Project, SERVICE, Service, View, id_of};
-use super::terms::{Scope, Terms};
+use super::terms::{Scope, Terms, admits};
 use super::{Authority, AuthorityError};
 use voxline::language::Languages;
 
@@ -174,7 +174,7 @@ impl Authority {
     /// the project `name` from these networks.
     ///
     /// # Errors
-    /// Returns [`AuthorityError::Address`] for a client elsewhere, [`AuthorityError::NoProject`] or
+    /// Returns [`AuthorityError::NotOpen`] for a client elsewhere, [`AuthorityError::NoProject`] or
     /// [`AuthorityError::Inactive`] if the project is unknown or disabled, or [`AuthorityError::Store`] or
     /// [`AuthorityError::Unavailable`] if the store fails.
     pub(crate) fn admit_open(
@@ -183,10 +183,18 @@ impl Authority {
         networks: &[IpNet],
         peer: Option<IpAddr>,
     ) -> Result<Identity, AuthorityError> {
-        let terms = Terms { networks: networks.to_vec(), ..Terms::default() };
-        if !terms.admit(peer) {
-            self.audit.refused(None, &AuthorityError::Address, peer);
-            return Err(AuthorityError::Address);
+        let admitted = self.identify_open(name, networks, peer);
+        admitted.inspect_err(|error| self.audit.refused(None, error, peer))
+    }
+
+    fn identify_open(
+        &self,
+        name: &str,
+        networks: &[IpNet],
+        peer: Option<IpAddr>,
+    ) -> Result<Identity, AuthorityError> {
+        if !admits(networks, peer) {
+            return Err(AuthorityError::NotOpen);
         }
         let projects: Vec<(String, Project)> = self.read(|view| Ok(view.all(&PROJECTS)?))?;
         let found = projects.into_iter().find(|(_, project)| project.name == name);
@@ -200,7 +208,7 @@ impl Authority {
             token: holder.clone(),
             holder,
             project,
-            terms,
+            terms: Terms { networks: networks.to_vec(), ..Terms::default() },
             languages: owner.languages,
             expires_in: None,
             fingerprint: None,

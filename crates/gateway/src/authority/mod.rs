@@ -49,6 +49,7 @@ pub use self::short_lived::ShortLivedKey;
 use self::short_lived::Signer;
 pub use self::store::Dump;
 use self::store::{Change, FIRST_FORMAT, FORMAT, Failure, View};
+pub(crate) use self::terms::admits;
 pub use self::terms::{Budget, Scope, Scopes, Terms, UnknownScope};
 pub use self::usage::{Amount, Exhausted};
 use crate::metrics::TokenCounters;
@@ -130,6 +131,9 @@ pub enum AuthorityError {
     /// A token that may not be used from the client's network.
     #[error("token is not for this address")]
     Address,
+    /// A client without a token, at an address that the operator does not open the gateway to.
+    #[error("clients without a token may not connect from this address")]
+    NotOpen,
     /// A project name that can't be printed on one line.
     #[error("name of a project should have 1 to 100 characters, none of them a control character")]
     ProjectName,

@@ -127,10 +127,15 @@ impl Terms {
     /// Returns whether the token may be used from this address. An IPv4-mapped IPv6 address counts as IPv4.
     #[must_use]
     pub fn admit(&self, peer: Option<IpAddr>) -> bool {
-        let peer = peer.map(|peer| peer.to_canonical());
-        self.networks.is_empty()
-            || peer.is_some_and(|peer| self.networks.iter().any(|network| network.contains(&peer)))
+        admits(&self.networks, peer)
     }
+}
+
+/// Returns whether an address is of one of these networks, or there are none. An IPv4-mapped IPv6 address
+/// counts as IPv4.
+pub(crate) fn admits(networks: &[IpNet], peer: Option<IpAddr>) -> bool {
+    let peer = peer.map(|peer| peer.to_canonical());
+    networks.is_empty() || peer.is_some_and(|peer| networks.iter().any(|network| network.contains(&peer)))
 }
 
 #[cfg(test)]

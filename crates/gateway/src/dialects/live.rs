@@ -5,10 +5,12 @@ use std::time::Duration;
 use axum::extract::Request;
 use http::StatusCode;
 
-use super::clients::{self, is_page, open_identity};
+use super::clients::{self, Origin, is_page, open_identity};
 use crate::admission::reject::Full;
 use crate::authority::Scope;
 use crate::gateway::Gateway;
+use crate::http::client::peer;
+use crate::http::connection_limiter::mark_busy;
 use crate::http::error::ApiError;
 use crate::http::{cors, websocket};
 use crate::sessions::credential::OpeningToken;
@@ -34,7 +36,9 @@ pub(super) fn admit_open(gateway: &Gateway, request: &Request) -> Result<Opening
     if is_page(request) {
         return Err(ApiError::new(StatusCode::FORBIDDEN, 403, "pages may not connect without a token"));
     }
-    Ok(OpeningToken::new(open_identity(gateway, request)?, Duration::ZERO))
+    let identity = open_identity(gateway, Origin::Address(peer(request)))?;
+    mark_busy(request);
+    Ok(OpeningToken::new(identity, Duration::ZERO))
 }
 
 /// Checks that a request is for a WebSocket, and that there is room for its session.

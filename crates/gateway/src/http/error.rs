@@ -94,7 +94,7 @@ impl From<AuthorityError> for ApiError {
             AuthorityError::Scope(_) | AuthorityError::ShortLived => {
                 forbidden(Some(r#"Bearer error="insufficient_scope""#))
             }
-            AuthorityError::Address => forbidden(None),
+            AuthorityError::Address | AuthorityError::NotOpen => forbidden(None),
             AuthorityError::Unavailable { wait, .. } => ApiError::store_unavailable(*wait),
             error => ApiError::internal(error),
         }

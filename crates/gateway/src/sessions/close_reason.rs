@@ -66,7 +66,10 @@ impl From<AuthorityError> for CloseReason {
     fn from(error: AuthorityError) -> CloseReason {
         let code = match &error {
             AuthorityError::Token | AuthorityError::Inactive => close::TOKEN,
-            AuthorityError::Scope(_) | AuthorityError::ShortLived | AuthorityError::Address => close::SCOPE,
+            AuthorityError::Scope(_)
+            | AuthorityError::ShortLived
+            | AuthorityError::Address
+            | AuthorityError::NotOpen => close::SCOPE,
             error => {
                 tracing::error!(%error, "token could not be checked");
                 return CloseReason::resumable(close::SERVER_FAULT, "the gateway failed");

@@ -1,10 +1,9 @@
 //! Connections of the Wyoming protocol: accepting them, and admitting their clients.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -16,6 +15,7 @@ use super::connection::{Connection, Failure};
 use super::listener::{Accepted, WyomingListener};
 use super::socket::FrameSocket;
 use crate::authority::new_id;
+use crate::dialects::clients::{Origin, open_identity};
 use crate::gateway::Gateway;
 use crate::http::connection_limiter::{ConnectionLimiter, ConnectionPermit};
 use crate::http::error::ApiError;
@@ -89,13 +89,10 @@ impl Server {
                 // An event must not wait until the one before it is acknowledged.
                 let _ = socket.set_nodelay(true);
                 let Some((client, permit)) = self.client(&mut socket, peer, permit).await else { return };
-                let networks = self.gateway.options.open.as_ref().map(|open| open.networks.clone());
-                let networks = networks.unwrap_or_default();
-                self.serve(socket, patience, Some(client.ip()), &networks, permit).await;
+                self.serve(socket, patience, Origin::Address(Some(client.ip())), permit).await;
             }
-            // The file's permissions say who may connect.
             #[cfg(unix)]
-            Accepted::Unix(socket) => self.serve(socket, patience, None, &[], permit).await,
+            Accepted::Unix(socket) => self.serve(socket, patience, Origin::File, permit).await,
         }
     }
 
@@ -125,35 +122,27 @@ impl Server {
         }
     }
 
-    /// Serves a client at this address, if it may connect from there.
+    /// Serves a client, if it may connect from its origin.
     async fn serve<Io: AsyncRead + AsyncWrite + Send + 'static>(
         &self,
         io: Io,
         patience: Duration,
-        peer: Option<IpAddr>,
-        networks: &[IpNet],
+        origin: Origin,
         permit: ConnectionPermit,
     ) {
         let mut socket = FrameSocket::new(with_write_timeout(patience, io));
-        match self.admit(peer, networks) {
-            Ok(opener) => {
-                tracing::debug!(?peer, "connection of a Wyoming client");
+        tracing::debug!(?origin, "connection of a Wyoming client");
+        match open_identity(&self.gateway, origin) {
+            Ok(identity) => {
+                let opener = OpeningToken::new(identity, Duration::ZERO);
                 Connection::new(&self.gateway, Arc::new(opener), socket, permit.slot()).serve().await;
             }
             Err(refusal) => {
-                if let Some((kind, data)) = Failure::from(refusal).told() {
+                if let Some((kind, data)) = Failure::from(ApiError::from(refusal)).told() {
                     socket.send(kind, &data, &[]);
                 }
                 socket.close().await;
             }
         }
-    }
-
-    /// Returns the identity of a client without a token.
-    fn admit(&self, peer: Option<IpAddr>, networks: &[IpNet]) -> Result<OpeningToken, ApiError> {
-        let Gateway { options, authority, .. } = &*self.gateway;
-        let open = options.open.as_ref().ok_or_else(ApiError::token)?;
-        let identity = authority.admit_open(&open.project, networks, peer)?;
-        Ok(OpeningToken::new(identity, Duration::ZERO))
     }
 }

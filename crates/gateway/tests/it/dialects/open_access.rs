@@ -1,5 +1,7 @@
 //! Admission by `open` of clients without a key, or with a dummy one, on the gateway's one port.
 
+use std::collections::BTreeMap;
+
 use reqwest::RequestBuilder;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -172,5 +174,33 @@ async fn clients_from_other_networks_need_a_token() {
     let answer = stage.http.get(url(&stage.server, "/v1/models")).send().await.unwrap();
     let body: Value = answer.json().await.unwrap();
     assert_eq!(body["error"]["code"], "invalid_api_key", "{body}");
+    stage.server.stop().await;
+}
+
+/// Returns the number of audited refusals, by reason.
+async fn audited(stage: &Stage) -> BTreeMap<String, usize> {
+    let metrics = stage.http.get(url(&stage.server, "/metrics")).send().await.unwrap().text().await.unwrap();
+    let counts = metrics.lines().filter_map(|line| {
+        let (reason, count) =
+            line.strip_prefix("voxline_tokens_refused_total{reason=\"")?.split_once("\"} ")?;
+        Some((reason.to_owned(), count.parse().unwrap()))
+    });
+    counts.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_is_audited_once_with_its_reason() {
+    let stage = open_to("10.0.0.0/8").await;
+    for (headers, reason) in [
+        (&[][..], "address"),
+        (&[("authorization", "Bearer sk-dummy")][..], "token"),
+        (&[("authorization", "Bearer vxs_unknown")][..], "token"),
+    ] {
+        let mut expected = audited(&stage).await;
+        let refused = statuses(&stage, headers).await;
+        assert_refused(&refused, headers);
+        *expected.entry(reason.to_owned()).or_default() += refused.len();
+        assert_eq!(audited(&stage).await, expected, "{headers:?}");
+    }
     stage.server.stop().await;
 }
