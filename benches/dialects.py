@@ -36,7 +36,7 @@ RATE = 16_000
 # Length of a packet in seconds, and of the silence after each reading.
 PACKET, SILENCE = 0.1, 1.0
 # Time within which a dialect shall follow our own protocol, and the time between two hypotheses about live speech, in seconds.
-SLACK, GUESSES = 0.05, 0.5
+SLACK, GUESSES = 0.05, 0.8
 
 
 def speech():
