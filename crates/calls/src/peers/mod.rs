@@ -1,0 +1,192 @@
+//! Protocols by which telephone systems send the audio of calls, a room for each.
+//!
+//! A [`Codec`] translates one connection of a peer. It has neither a socket nor a clock: a driver hands it the
+//! peer's messages, and sends what it writes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+
+use voxline::audio::Encoding;
+
+/// A translator between the messages of one connection and the events of a call.
+pub trait Codec: Send + fmt::Debug {
+    /// Reads a message of the peer, and appends the events that it completes. For a protocol on a plain TCP
+    /// connection a message is a [binary](Message::Binary) piece of any length.
+    ///
+    /// # Errors
+    /// Returns [`PeerError`] if the message breaks the protocol. The events before it are valid, and the
+    /// connection is of no more use.
+    fn read(&mut self, message: Message, events: &mut Vec<PeerEvent>) -> Result<(), PeerError>;
+
+    /// Writes a command for the peer, and appends the messages that carry it.
+    ///
+    /// # Errors
+    /// Returns [`CommandError`] if the peer can't do this, or can't do it yet. Nothing was appended.
+    fn write(&mut self, command: Command, messages: &mut Vec<Message>) -> Result<(), CommandError>;
+}
+
+/// A message of a WebSocket, or a piece of a TCP stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A text message.
+    Text(String),
+    /// A binary message, or a piece of a stream.
+    Binary(Bytes),
+}
+
+/// Something that a peer tells about its call.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// The call begins. It comes before all other events, once.
+    Started(Start),
+    /// Audio of a track.
+    Audio(Packet),
+    /// A key was pressed.
+    Dtmf {
+        /// Track on which the key was heard.
+        track: Track,
+        /// The key: `0` to `9`, `*`, `#` or `A` to `D`.
+        digit: char,
+    },
+    /// The peer has played all audio before the mark of this name, or has cleared it.
+    Mark(String),
+    /// The peer has no room for more audio until it says [`Resumed`](PeerEvent::Resumed).
+    Paused,
+    /// The peer has room for audio again.
+    Resumed,
+    /// Values that the peer sends along, or changes, during the call.
+    Metadata(BTreeMap<String, String>),
+    /// The peer ends the call. Nothing follows.
+    Ended,
+}
+
+/// The beginning of a call.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Identifier that the peer's system gives the call, if it names one.
+    pub call: Option<String>,
+    /// Identifier of this stream of the call, if the peer names one.
+    pub stream: Option<String>,
+    /// Tracks that the peer sends.
+    pub tracks: Vec<Track>,
+    /// Format of the audio that the peer sends.
+    pub receives: MediaFormat,
+    /// Format of the audio that the peer takes, or `None` if it takes none.
+    pub sends: Option<MediaFormat>,
+    /// Values that the operator's system sends along. They may concern callers, so `Debug` shows only their
+    /// names.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start")
+            .field("call", &self.call)
+            .field("stream", &self.stream)
+            .field("tracks", &self.tracks)
+            .field("receives", &self.receives)
+            .field("sends", &self.sends)
+            .field("metadata", &self.metadata.keys())
+            .finish()
+    }
+}
+
+/// A direction of a call, as the peer names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Track {
+    /// Audio that the telephone system hears from the far end: usually the customer.
+    Inbound,
+    /// Audio that the telephone system plays to the far end: usually the agent.
+    Outbound,
+}
+
+/// Format of the audio of one track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MediaFormat {
+    /// Encoding of the payloads.
+    pub encoding: MediaEncoding,
+    /// Frames per second.
+    pub sample_rate: u32,
+}
+
+/// G.711 mu-law at 8 kHz, the format of most telephone systems.
+impl Default for MediaFormat {
+    fn default() -> MediaFormat {
+        MediaFormat { encoding: MediaEncoding::Pcm(Encoding::MuLaw), sample_rate: 8_000 }
+    }
+}
+
+/// Encoding of the payloads of a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MediaEncoding {
+    /// Samples by themselves: G.711 or linear.
+    Pcm(Encoding),
+    /// Opus, a packet per payload (RFC 7587).
+    Opus,
+}
+
+/// Audio of a track with what the peer says about its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Track that the audio belongs to.
+    pub track: Track,
+    /// Number of the packet in its track, counted by one, if the peer numbers them. The first may have any
+    /// number.
+    pub sequence: Option<u64>,
+    /// Time of the first frame since some beginning, in milliseconds, if the peer tells it.
+    pub timestamp: Option<u64>,
+    /// Audio in the format of the [start](Start::receives).
+    pub payload: Bytes,
+}
+
+/// A command for the peer of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Plays audio, in the format that the peer [takes](Start::sends), after the audio sent before.
+    Audio(Bytes),
+    /// Asks for a [mark](PeerEvent::Mark) of this name when all audio before it has been played.
+    Mark(String),
+    /// Drops audio that has not been played.
+    Clear,
+    /// Ends the call.
+    Hangup,
+}
+
+/// A message that breaks its protocol.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// A text that is no message of the protocol.
+    #[error("message of the peer can't be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A message that makes no sense: which, and why.
+    #[error("{message} of the peer: {reason}")]
+    Message {
+        /// Name of the message.
+        message: &'static str,
+        /// The expected and the actual value.
+        reason: String,
+    },
+    /// A format of audio that voxline does not decode.
+    #[error("audio of the peer is in {0}, which is not supported: expected {SUPPORTED}")]
+    Format(String),
+}
+
+/// Formats that [`PeerError::Format`] names.
+const SUPPORTED: &str = "mu-law, A-law, linear 16 bit or Opus";
+
+/// A command that can't be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The protocol has no message for it.
+    #[error("the peer of this call can't do that")]
+    Unsupported,
+    /// The call has not started.
+    #[error("the call has not started")]
+    NotStarted,
+}
