@@ -7,6 +7,8 @@
 //!
 //! - [`peers`]: a codec for each protocol, without sockets and clocks: messages in, events out.
 //! - [`timeline`]: the audio of a leg in order, by the clock of its peer, with gaps named.
+//! - [`media`]: payloads to samples, and samples in place of lost ones.
 
+pub mod media;
 pub mod peers;
 pub mod timeline;

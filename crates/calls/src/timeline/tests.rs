@@ -246,7 +246,8 @@ fn packets_without_numbers_keep_their_time_for_an_hour() {
             if random.below(500) == 0 {
                 spoken += 200 + random.below(4_000);
             }
-            let by_our_clock = (spoken.cast_signed() + spoken.cast_signed() * ppm / 1_000_000).cast_unsigned();
+            let by_our_clock =
+                (spoken.cast_signed() + spoken.cast_signed() * ppm / 1_000_000).cast_unsigned();
             leg.bare(number, by_our_clock + random.below(8));
             truth.push(by_our_clock);
             number += 1;
@@ -286,7 +287,9 @@ fn a_delay_before_silence_is_made_up_for_by_the_next_silence() {
     }
     let placed = leg.end();
     let before_last = placed.iter().position(|&piece| piece == 103).expect("it is placed");
-    let frames: i64 =
-        placed[..before_last].iter().map(|&piece| if piece < 0 { -piece } else { FRAMES.cast_signed() }).sum();
+    let frames: i64 = placed[..before_last]
+        .iter()
+        .map(|&piece| if piece < 0 { -piece } else { FRAMES.cast_signed() })
+        .sum();
     assert_eq!(frames, 8_000 * 8, "the position of what is spoken at 8 s");
 }
