@@ -47,7 +47,7 @@ use crate::auth::{Credentials, OAuthClient, Vault, VaultKey};
 use crate::clock::SystemClock;
 #[cfg(any(feature = "oauth", feature = "speech"))]
 use crate::net::HttpClient;
-use crate::net::{Endpoint, EndpointError, HostName, Trust};
+use crate::net::{Endpoint, EndpointError, HostName, InProcess, Trust, Way};
 #[cfg(feature = "decode")]
 use crate::source::{Source, SourceError};
 #[cfg(feature = "speech")]
@@ -89,6 +89,7 @@ impl Client {
             #[cfg(feature = "oauth")]
             vault_key: None,
             trust: None,
+            in_process: None,
             follow_hosts: Vec::new(),
         }
     }
@@ -173,6 +174,7 @@ pub struct ClientBuilder {
     #[cfg(feature = "oauth")]
     vault_key: Option<VaultKey>,
     trust: Option<Trust>,
+    in_process: Option<InProcess>,
     follow_hosts: Vec<HostName>,
 }
 
@@ -220,6 +222,11 @@ impl ClientBuilder {
         ClientBuilder { trust: Some(trust), ..self }
     }
 
+    /// Reaches the service within this process, whatever host its endpoint names. No certificate is checked.
+    pub fn in_process(self, service: InProcess) -> ClientBuilder {
+        ClientBuilder { in_process: Some(service), ..self }
+    }
+
     /// Allows the service to move sessions to this host, which then receives the access token. May be
     /// repeated.
     pub fn follow_host(mut self, host: HostName) -> ClientBuilder {
@@ -233,9 +240,12 @@ impl ClientBuilder {
     /// Returns [`BuildError`] if the endpoint or the credentials can't be used, or if TLS can't be set up.
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint = self.endpoint?;
-        let trust = self.trust.map_or_else(Trust::system, Ok)?;
+        let way = match self.in_process {
+            Some(service) => Way::InProcess(service),
+            None => Way::Network(self.trust.map_or_else(Trust::system, Ok)?),
+        };
         #[cfg(any(feature = "oauth", feature = "speech"))]
-        let http = HttpClient::trusting(&trust)?;
+        let http = HttpClient::by(way.clone());
         let tokens = match self.access.ok_or(BuildError::NoCredentials)? {
             Access::Provider(provider) => provider,
             Access::ServiceToken(token) => TokenProvider::service(&token)?,
@@ -253,7 +263,7 @@ impl ClientBuilder {
         };
         #[cfg(feature = "speech")]
         let speech = SpeechClient::new(http, endpoint.clone(), &tokens);
-        let connector = WebSocketConnector::trusting(endpoint.clone(), &trust).with_hosts(self.follow_hosts);
+        let connector = WebSocketConnector::by(way, endpoint.clone()).with_hosts(self.follow_hosts);
         Ok(Client {
             service: Arc::new(Service { endpoint, connector, tokens }),
             #[cfg(feature = "speech")]

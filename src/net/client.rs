@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::{
-    CONNECT_TIMEOUT, ConnectError, Endpoint, READ_TIMEOUT, RequestError, Stream, TlsError, Trust, connect,
-    tls_failure,
+    CONNECT_TIMEOUT, ConnectError, Endpoint, READ_TIMEOUT, RequestError, Stream, TlsError, Trust, Way,
+    connect, tls_failure,
 };
 
 /// Most redirects of one request.
@@ -49,10 +49,14 @@ impl HttpClient {
     /// # Errors
     /// Returns [`TlsError`] if TLS cannot be set up.
     pub fn trusting(trust: &Trust) -> Result<HttpClient, TlsError> {
-        let pool = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .build(Connector { trust: trust.clone() });
-        Ok(HttpClient { pool })
+        Ok(HttpClient::by(Way::Network(trust.clone())))
+    }
+
+    /// Creates a client whose requests go this way.
+    pub(crate) fn by(way: Way) -> HttpClient {
+        let pool =
+            Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(Connector { way });
+        HttpClient { pool }
     }
 }
 
@@ -214,7 +218,7 @@ fn is_unwritten(error: &(dyn Error + 'static)) -> bool {
 /// Connects the pool to a service.
 #[derive(Clone)]
 struct Connector {
-    trust: Trust,
+    way: Way,
 }
 
 impl Service<Uri> for Connector {
@@ -227,11 +231,11 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let trust = self.trust.clone();
+        let way = self.way.clone();
         Box::pin(async move {
             // Checked once more: no request leaves in clear but to loopback.
             let endpoint: Endpoint = uri.to_string().parse().map_err(io::Error::other)?;
-            let stream = timeout(CONNECT_TIMEOUT, connect(&endpoint, &trust)).await;
+            let stream = timeout(CONNECT_TIMEOUT, connect(&endpoint, &way)).await;
             stream.map_err(|_| ConnectError::TimedOut)?.map(TokioIo::new)
         })
     }

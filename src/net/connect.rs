@@ -9,15 +9,28 @@ use futures::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::sleep;
 
-use super::{ConnectError, Endpoint, Stream, Trust};
+use super::{ConnectError, Endpoint, InProcess, Stream, Trust};
 
 /// Time that the connection to an address gets before the next address is tried as well: the recommendation
 /// of RFC 8305, section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// The way to a service.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// By TCP to the host of its endpoint, where its certificate is checked against these roots.
+    Network(Trust),
+    /// Within the process, whatever host its endpoint names.
+    InProcess(InProcess),
+}
+
 /// Connects to the service at `endpoint`. The caller limits the time, usually to
 /// [`CONNECT_TIMEOUT`](super::CONNECT_TIMEOUT).
-pub(crate) async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<Box<dyn Stream>, ConnectError> {
+pub(crate) async fn connect(endpoint: &Endpoint, way: &Way) -> Result<Box<dyn Stream>, ConnectError> {
+    let trust = match way {
+        Way::Network(trust) => trust,
+        Way::InProcess(service) => return Ok(Box::new(service.connect().await?)),
+    };
     let tcp = dial(lookup_host((endpoint.host(), endpoint.port())).await?.collect()).await?;
     // Audio is sent as soon as it is ready, in frames that are already as large as they will get.
     tcp.set_nodelay(true)?;

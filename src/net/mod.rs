@@ -6,6 +6,7 @@ mod client;
 mod connect;
 mod endpoint;
 mod error;
+mod in_process;
 pub(crate) mod refusal;
 mod stream;
 #[cfg_attr(not(feature = "tls"), path = "without_tls.rs")]
@@ -21,12 +22,13 @@ pub use client::HttpClient;
 pub(crate) use client::HttpError;
 #[cfg(feature = "speech")]
 pub(crate) use client::Response;
-pub(crate) use connect::connect;
+pub(crate) use connect::{Way, connect};
 pub(crate) use endpoint::query;
 pub use endpoint::{Endpoint, EndpointError, HostName, HostNameError};
 #[cfg(any(feature = "oauth", feature = "speech"))]
 pub use error::RequestError;
 pub use error::{ConnectError, UriError};
+pub use in_process::{InProcess, InProcessListener, in_process};
 pub use stream::Stream;
 #[cfg(feature = "tls")]
 pub use tls::check_server_certificate;

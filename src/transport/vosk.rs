@@ -13,7 +13,7 @@ use super::websocket::{
 use super::{Message, Wire, handshake};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
-use crate::net::{Endpoint, Stream, TlsError, Trust};
+use crate::net::{Endpoint, Stream, TlsError, Trust, Way};
 use crate::peer::{Acknowledgements, Capabilities, Connect, Peer, PeerEvent};
 use crate::protocol::ClientMessage;
 use crate::protocol::vosk::{Frame, Options, PATH, Translator};
@@ -37,7 +37,7 @@ pub fn vosk_capabilities() -> Capabilities {
 #[derive(Clone)]
 pub struct VoskConnector {
     endpoint: Endpoint,
-    trust: Trust,
+    way: Way,
     options: Options,
     authorized: bool,
     longest_session: Option<Duration>,
@@ -58,7 +58,7 @@ impl VoskConnector {
     pub fn trusting(endpoint: Endpoint, trust: &Trust) -> VoskConnector {
         VoskConnector {
             endpoint,
-            trust: trust.clone(),
+            way: Way::Network(trust.clone()),
             options: Options::default(),
             authorized: false,
             longest_session: None,
@@ -84,7 +84,7 @@ impl VoskConnector {
     }
 
     async fn handshake(&self, token: &AccessToken) -> Result<VoskPeer<Box<dyn Stream>>, Failure> {
-        let stream = open_stream(&self.endpoint, &self.trust).await?;
+        let stream = open_stream(&self.endpoint, &self.way).await?;
         let uri = self.endpoint.uri(PATH).map_err(|error| unreachable(&self.endpoint, error))?;
         let request = handshake::Request { uri, token: self.authorized.then_some(token), subprotocol: None };
         let socket = handshake::open(stream, &request)

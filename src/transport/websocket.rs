@@ -13,7 +13,7 @@ use crate::auth::AccessToken;
 use crate::error::{Cause, chain};
 use crate::net::refusal::{self, Refusal};
 use crate::net::{
-    CONNECT_TIMEOUT, ConnectError, Endpoint, HostName, Stream, TlsError, Trust, connect, query,
+    CONNECT_TIMEOUT, ConnectError, Endpoint, HostName, Stream, TlsError, Trust, Way, connect, query,
 };
 use crate::peer::{Connect, ConnectionLost, Peer, PeerEvent};
 use crate::protocol::{self, ClientMessage, ServerMessage, Violation};
@@ -25,7 +25,7 @@ pub struct WebSocketConnector {
     endpoint: Endpoint,
     /// Other hosts that may be shown the service's tokens.
     hosts: Vec<HostName>,
-    trust: Trust,
+    way: Way,
 }
 
 impl WebSocketConnector {
@@ -40,7 +40,12 @@ impl WebSocketConnector {
     /// Creates a connector to the service at `endpoint`, which trusts `trust` alone.
     #[must_use]
     pub fn trusting(endpoint: Endpoint, trust: &Trust) -> WebSocketConnector {
-        WebSocketConnector { endpoint, hosts: Vec::new(), trust: trust.clone() }
+        WebSocketConnector::by(Way::Network(trust.clone()), endpoint)
+    }
+
+    /// Creates a connector to the service at `endpoint`, which is reached this way.
+    pub(crate) fn by(way: Way, endpoint: Endpoint) -> WebSocketConnector {
+        WebSocketConnector { endpoint, hosts: Vec::new(), way }
     }
 
     /// Allows the service to send its sessions to `hosts` too, which then see its tokens. Without this, a
@@ -72,7 +77,7 @@ impl WebSocketConnector {
         token: &AccessToken,
         session: Option<&str>,
     ) -> Result<WebSocketPeer<Box<dyn Stream>>, Failure> {
-        let stream = open_stream(&self.endpoint, &self.trust).await?;
+        let stream = open_stream(&self.endpoint, &self.way).await?;
         upgrade(&self.endpoint, stream, token, session).await
     }
 }
@@ -100,9 +105,9 @@ impl Connect for WebSocketConnector {
     }
 }
 
-/// Opens a TCP or TLS stream to the service.
-pub(super) async fn open_stream(endpoint: &Endpoint, trust: &Trust) -> Result<Box<dyn Stream>, Failure> {
-    connect(endpoint, trust).await.map_err(|error| unreachable(endpoint, error))
+/// Opens a stream to the service.
+pub(super) async fn open_stream(endpoint: &Endpoint, way: &Way) -> Result<Box<dyn Stream>, Failure> {
+    connect(endpoint, way).await.map_err(|error| unreachable(endpoint, error))
 }
 
 /// Limits the time of a dial and its handshakes to [`CONNECT_TIMEOUT`].

@@ -1,12 +1,11 @@
 //! The service that a command uses: a remote one, or a gateway inside this process. Both are used through the
-//! same requests over the same kinds of sockets.
+//! same requests, by sockets or in memory.
 
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +16,11 @@ use voxline::Client;
 use voxline::client::ClientBuilder;
 use voxline::engine::{EngineError, RecognitionRequest, Recognizer};
 use voxline::language::closest;
-use voxline::net::{Endpoint, Trust};
+use voxline::net::{Endpoint, Trust, in_process};
 use voxline_engines::Whisper;
 use voxline_engines::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
 use voxline_gateway::authority::{Authority, NewClient};
-use voxline_gateway::{Engines, Gateway, Options, serve};
+use voxline_gateway::{Engines, Gateway, Listener, Options, serve};
 use voxline_support::clock::SystemClock;
 
 /// Lifetime of access tokens: the documented hour.
@@ -43,7 +42,7 @@ pub(crate) struct Connection {
     embedded: Option<Embedded>,
 }
 
-/// A gateway inside this process, with its own port and tokens.
+/// A gateway inside this process, with its own tokens.
 struct Embedded {
     threads: NonZero<usize>,
     stop: CancellationToken,
@@ -67,7 +66,7 @@ impl Connection {
         let service = config.service()?;
         let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
         match service {
-            Service::Embedded => Connection::embed(config, need, options, trust).await,
+            Service::Embedded => Connection::embed(config, need, options).await,
             Service::Remote { endpoint, access } => {
                 let builder = Client::builder(endpoint).trust(trust);
                 let builder = match access {
@@ -83,13 +82,8 @@ impl Connection {
         }
     }
 
-    /// Starts a gateway on a free loopback port, registers a project there, and becomes its client.
-    async fn embed(
-        config: &Config,
-        need: Need,
-        options: Options,
-        trust: Trust,
-    ) -> Result<Connection, CliError> {
+    /// Starts a gateway inside this process, registers a project there, and becomes its client.
+    async fn embed(config: &Config, need: Need, options: Options) -> Result<Connection, CliError> {
         let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
         let (config, threads) = (config.clone(), options.threads);
         let load = move || -> Result<(Gateway, NewClient), CliError> {
@@ -113,15 +107,15 @@ impl Connection {
         let loaded = tokio::task::spawn_blocking(load).await;
         let (gateway, project) = loaded.map_err(|panic| CliError::new(Exit::Setup, panic.to_string()))??;
 
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(setup)?;
-        let address = listener.local_addr().map_err(setup)?;
-        let endpoint: Endpoint = format!("http://{address}").parse().expect("a loopback address is one");
+        let (address, listener) = in_process();
+        // A name for messages and for the vault: nothing is looked up.
+        let endpoint: Endpoint = "http://localhost".parse().expect("it is one");
         let stop = CancellationToken::new();
-        let server = start(serve(listener, Arc::new(gateway), stop.clone()));
+        let server = start(serve(Listener::from(listener), Arc::new(gateway), stop.clone()));
         let directory = tempfile::tempdir().map_err(setup)?;
         let NewClient { client_id, client_secret } = project;
         let builder = Client::builder(endpoint).credentials(client_id, client_secret);
-        let client = builder.token_dir(directory.path()).trust(trust).build()?;
+        let client = builder.token_dir(directory.path()).in_process(address).build()?;
         Ok(Connection { client, embedded: Some(Embedded { threads, stop, server, directory }) })
     }
 

@@ -3,8 +3,9 @@
 //! `axum::serve` has no deadlines: a client that sends one byte a second would hold a connection for ever.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -27,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 use super::client::AddressIsKnown;
 use super::connection_limiter::{ConnectionLimiter, ConnectionPermit};
 use super::proxies::{self, TrustedProxies, is_forwarded};
-use super::tls::Listener;
+use super::tls::{Door, Listener, Tls};
+use voxline::net::InProcessListener;
 
 /// Longest request line and headers, in bytes. A text of the documented length fits into the query, which
 /// makes up most of this: an address has 64 KiB at most.
@@ -85,13 +87,11 @@ impl Default for ConnectionOptions {
 
 /// Answers requests on `listener` until `stop` is cancelled, then those under way. If this future is
 /// dropped earlier, its connections end with it. A WebSocket no longer belongs to this server.
-pub(crate) async fn serve(
-    listener: Listener,
-    router: Router,
-    options: &ConnectionOptions,
-    stop: CancellationToken,
-) {
-    let Listener { tcp, tls } = listener;
+///
+/// A request has its client's address as an extension (`ConnectInfo<SocketAddr>`): that of the connection, or
+/// of the client of a trusted proxy. A router of one's own should refuse requests of proxies that it does not
+/// understand, as the gateway's does.
+pub async fn serve(listener: Listener, router: Router, options: &ConnectionOptions, stop: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_HEAD);
     let server = Server {
@@ -100,13 +100,21 @@ pub(crate) async fn serve(
         stop,
         proxies: TrustedProxies::new(&options.trusted_proxies),
         limiter: ConnectionLimiter::new(options.max_per_address, options.max),
+        max: options.max,
         header_timeout: options.header_timeout,
         write_timeout: options.write_timeout,
     };
+    match listener.0 {
+        Door::Tcp(tcp, tls) => serve_tcp(tcp, tls, server).await,
+        Door::InProcess(listener) => serve_in_process(listener, server).await,
+    }
+}
+
+async fn serve_tcp(tcp: TcpListener, tls: Option<Arc<Tls>>, server: Server) {
     let mut connections = JoinSet::new();
     loop {
         // A connection that is closed for a new one ends a moment after the new one was accepted.
-        let has_place = connections.len() <= options.max && server.limiter.has_place();
+        let has_place = server.has_place(&connections);
         tokio::select! {
             () = server.stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
@@ -129,9 +137,29 @@ pub(crate) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
+/// Serves connections within this process. None gives way to another.
+async fn serve_in_process(mut listener: InProcessListener, server: Server) {
+    let mut connections = JoinSet::new();
+    loop {
+        let has_place = server.has_place(&connections);
+        tokio::select! {
+            () = server.stop.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            Some(stream) = listener.accept(), if has_place => {
+                let Some(permit) = server.limiter.admit_proxy() else { continue };
+                let peer = Peer { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), permit };
+                connections.spawn(server.clone().serve_http(stream, peer));
+            }
+            else => break,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
 /// Accepts the next connection. No error ends the server: each concerns one connection, or passes when
 /// other connections end.
-pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -183,11 +211,18 @@ struct Server {
     stop: CancellationToken,
     proxies: TrustedProxies,
     limiter: ConnectionLimiter,
+    /// Maximum number of connections.
+    max: usize,
     header_timeout: Duration,
     write_timeout: Duration,
 }
 
 impl Server {
+    /// Returns whether one more connection may be accepted beside these.
+    fn has_place(&self, connections: &JoinSet<()>) -> bool {
+        connections.len() <= self.max && self.limiter.has_place()
+    }
+
     /// Serves a connection until it ends, or until another connection needs its place.
     async fn serve_or_evict(self, socket: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
         let closing = peer.permit.closing();

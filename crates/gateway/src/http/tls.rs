@@ -15,6 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+use voxline::net::InProcessListener;
 use voxline_support::{hex, private_file};
 
 /// Longest file that is read, in bytes. A certificate chain has a few thousand bytes.
@@ -22,24 +23,34 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// Application protocol that is negotiated within TLS: the gateway speaks no other.
 const ALPN: &[u8] = b"http/1.1";
 
-/// A TCP listener, with TLS or without.
-pub struct Listener {
-    pub(crate) tcp: TcpListener,
-    pub(crate) tls: Option<Arc<Tls>>,
+/// A TCP listener, with TLS or without, or a listener within this process.
+pub struct Listener(pub(crate) Door);
+
+/// The connections of a listener.
+pub(crate) enum Door {
+    Tcp(TcpListener, Option<Arc<Tls>>),
+    InProcess(InProcessListener),
 }
 
 impl Listener {
     /// Creates a listener that accepts only TLS connections.
     #[must_use]
     pub fn with_tls(tcp: TcpListener, tls: Arc<Tls>) -> Listener {
-        Listener { tcp, tls: Some(tls) }
+        Listener(Door::Tcp(tcp, Some(tls)))
     }
 }
 
 /// Creates a listener for plain connections: for loopback, or behind a proxy that terminates TLS.
 impl From<TcpListener> for Listener {
     fn from(tcp: TcpListener) -> Listener {
-        Listener { tcp, tls: None }
+        Listener(Door::Tcp(tcp, None))
+    }
+}
+
+/// Creates a listener for clients in the same process. They count as clients on loopback.
+impl From<InProcessListener> for Listener {
+    fn from(listener: InProcessListener) -> Listener {
+        Listener(Door::InProcess(listener))
     }
 }
 
