@@ -2,6 +2,23 @@
 //!
 //! A [`Codec`] translates one connection of a peer. It has neither a socket nor a clock: a driver hands it the
 //! peer's messages, and sends what it writes.
+//!
+//! # Rooms
+//!
+//! - [`twilio`]: Twilio Media Streams and its relatives at Telnyx, SignalWire, Plivo and Exotel.
+//! - [`vonage`]: the WebSockets of Vonage's Voice API.
+//! - [`audiosocket`]: Asterisk's AudioSocket.
+//! - [`chan_websocket`]: Asterisk's channel driver for WebSockets.
+//! - [`fork`]: the FreeSWITCH modules that fork audio, and jambonz's `listen`.
+//! - `early`, `json`: what several of them need.
+
+pub mod audiosocket;
+pub mod chan_websocket;
+mod early;
+pub mod fork;
+mod json;
+pub mod twilio;
+pub mod vonage;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,22 +53,26 @@ pub enum Message {
     Binary(Bytes),
 }
 
-/// Something that a peer tells about its call.
-#[derive(Clone, Debug, PartialEq)]
+/// Something that a peer tells about its call. Keys and values may concern callers, so `Debug` shows neither.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerEvent {
     /// The call begins. It comes before all other events, once.
     Started(Start),
     /// Audio of a track.
     Audio(Packet),
-    /// A key was pressed.
+    /// The audio that follows has another format than that of the start, in both directions. It comes before
+    /// all audio, at most once.
+    Format(MediaFormat),
+    /// A key was pressed. Keys that no telephone has are left out.
     Dtmf {
         /// Track on which the key was heard.
         track: Track,
         /// The key: `0` to `9`, `*`, `#` or `A` to `D`.
         digit: char,
     },
-    /// The peer has played all audio before the mark of this name, or has cleared it.
+    /// The peer has played all audio before the mark of this name. Some peers tell of marks that they cleared,
+    /// too; others never do.
     Mark(String),
     /// The peer has no room for more audio until it says [`Resumed`](PeerEvent::Resumed).
     Paused,
@@ -61,6 +82,24 @@ pub enum PeerEvent {
     Metadata(BTreeMap<String, String>),
     /// The peer ends the call. Nothing follows.
     Ended,
+}
+
+impl fmt::Debug for PeerEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerEvent::Started(start) => f.debug_tuple("Started").field(start).finish(),
+            PeerEvent::Audio(packet) => f.debug_tuple("Audio").field(packet).finish(),
+            PeerEvent::Format(format) => f.debug_tuple("Format").field(format).finish(),
+            PeerEvent::Dtmf { track, .. } => {
+                f.debug_struct("Dtmf").field("track", track).finish_non_exhaustive()
+            }
+            PeerEvent::Mark(name) => f.debug_tuple("Mark").field(name).finish(),
+            PeerEvent::Paused => f.write_str("Paused"),
+            PeerEvent::Resumed => f.write_str("Resumed"),
+            PeerEvent::Metadata(values) => f.debug_tuple("Metadata").field(&values.keys()).finish(),
+            PeerEvent::Ended => f.write_str("Ended"),
+        }
+    }
 }
 
 /// The beginning of a call.
@@ -103,6 +142,24 @@ pub enum Track {
     Outbound,
 }
 
+impl Track {
+    /// Returns the track that Twilio and its relatives call by this name.
+    fn named(name: &str) -> Option<Track> {
+        match name {
+            "inbound" | "inbound_track" => Some(Track::Inbound),
+            "outbound" | "outbound_track" => Some(Track::Outbound),
+            _ => None,
+        }
+    }
+}
+
+/// Returns the key that a text names, or `None` if telephones have no such key.
+fn key(text: &str) -> Option<char> {
+    let mut letters = text.chars();
+    let letter = letters.next()?.to_ascii_uppercase();
+    (letters.next().is_none() && matches!(letter, '0'..='9' | '*' | '#' | 'A'..='D')).then_some(letter)
+}
+
 /// Format of the audio of one track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MediaFormat {
@@ -110,6 +167,21 @@ pub struct MediaFormat {
     pub encoding: MediaEncoding,
     /// Frames per second.
     pub sample_rate: u32,
+}
+
+impl MediaFormat {
+    /// Linear samples as most peers send them: 16 bit, little-endian.
+    const fn linear(sample_rate: u32) -> MediaFormat {
+        MediaFormat { encoding: MediaEncoding::Pcm(Encoding::S16Le), sample_rate }
+    }
+
+    /// Returns the number of bytes of so many milliseconds, in whole samples; `None` for Opus, whose packets
+    /// tell it by themselves.
+    fn bytes_in(self, milliseconds: u32) -> Option<usize> {
+        let MediaEncoding::Pcm(encoding) = self.encoding else { return None };
+        let samples = u64::from(self.sample_rate) * u64::from(milliseconds) / 1_000;
+        Some(samples as usize * encoding.bytes())
+    }
 }
 
 /// G.711 mu-law at 8 kHz, the format of most telephone systems.
@@ -128,8 +200,8 @@ pub enum MediaEncoding {
     Opus,
 }
 
-/// Audio of a track with what the peer says about its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Audio of a track with what the peer says about its place. `Debug` shows the length of the audio.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Packet {
     /// Track that the audio belongs to.
     pub track: Track,
@@ -138,8 +210,26 @@ pub struct Packet {
     pub sequence: Option<u64>,
     /// Time of the first frame since some beginning, in milliseconds, if the peer tells it.
     pub timestamp: Option<u64>,
-    /// Audio in the format of the [start](Start::receives).
+    /// Audio in the format of the [start](Start::receives), or of the [event](PeerEvent::Format) after it.
     pub payload: Bytes,
+}
+
+impl Packet {
+    /// Returns audio without a number and a time, as protocols on a stream of bytes send it.
+    fn bare(track: Track, payload: Bytes) -> Packet {
+        Packet { track, sequence: None, timestamp: None, payload }
+    }
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packet")
+            .field("track", &self.track)
+            .field("sequence", &self.sequence)
+            .field("timestamp", &self.timestamp)
+            .field("bytes", &self.payload.len())
+            .finish()
+    }
 }
 
 /// A command for the peer of a call.
@@ -152,6 +242,8 @@ pub enum Command {
     Mark(String),
     /// Drops audio that has not been played.
     Clear,
+    /// Takes the call, where the peer was told to leave that to us.
+    Answer,
     /// Ends the call.
     Hangup,
 }
@@ -160,9 +252,17 @@ pub enum Command {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// A text that is no message of the protocol.
-    #[error("message of the peer can't be read: {0}")]
-    Json(#[from] serde_json::Error),
+    /// A text that is no JSON, or not that of the message. The parser's own description is left out, because
+    /// it has values of the message.
+    #[error("{message} of the peer is {problem} at column {column}")]
+    Json {
+        /// Name of the message.
+        message: &'static str,
+        /// Kind of the problem.
+        problem: &'static str,
+        /// Column at which the parser stopped, counted from one.
+        column: usize,
+    },
     /// A message that makes no sense: which, and why.
     #[error("{message} of the peer: {reason}")]
     Message {
@@ -189,4 +289,7 @@ pub enum CommandError {
     /// The call has not started.
     #[error("the call has not started")]
     NotStarted,
+    /// The peer takes no mark of this name.
+    #[error("the peer of this call takes no mark of this name: expected a shorter one, on one line")]
+    Name,
 }

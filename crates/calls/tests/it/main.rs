@@ -1,0 +1,4 @@
+//! Integration tests of calls: one binary, with a module for each behaviour.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
+
+mod peers;
