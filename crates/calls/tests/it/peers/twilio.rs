@@ -5,8 +5,9 @@ use serde_json::json;
 use voxline::audio::Encoding;
 use voxline_calls::peers::twilio::{Provider, Replies, Twilio};
 use voxline_calls::peers::{
-    Command, CommandError, MediaEncoding, MediaFormat, Packet, PeerEvent, Start, Track,
+    Codec as _, Command, CommandError, MediaEncoding, MediaFormat, Message, Packet, PeerEvent, Start, Track,
 };
+use voxline_fixtures::allocations::Meter;
 
 use super::{audio, binary, heard, pcm, read, refused, started, text, unwritable, write, written};
 
@@ -247,7 +248,7 @@ fn broken_messages_are_named_without_their_values() {
         ),
         (
             r#"{"event":"media","media":{"payload":"","chunk":"+4930x"}}"#,
-            "media of the peer is JSON of an unexpected shape at column 54",
+            "media of the peer is JSON of an unexpected shape at column 55",
         ),
         (r#"{"event":"media"}"#, "media of the peer: expected its contents"),
         (
@@ -270,5 +271,37 @@ fn broken_messages_are_named_without_their_values() {
     let bytes = refused(&mut call(Provider::Twilio), binary([0]));
     assert_eq!(bytes, "binary message of the peer: expected JSON in text messages");
     let deep = format!("{{\"event\":\"start\",\"start\":{}{}}}", "[".repeat(500), "]".repeat(500));
-    assert!(refused(&mut codec(Provider::Twilio), text(deep)).starts_with("message of the peer is no JSON"));
+    assert!(refused(&mut codec(Provider::Twilio), text(deep)).starts_with("start of the peer is no JSON"));
+}
+
+#[test]
+fn a_media_message_costs_its_payload_and_its_reply_one_text() {
+    static METER: Meter = Meter::new();
+    let message = r#"{"event":"media","sequenceNumber":"3","media":{"track":"inbound","chunk":"2","timestamp":"25","payload":"@"},"streamSid":"MZ1"}"#;
+    for length in [160, 320, 640] {
+        let Message::Text(sent) = write(&mut call(Provider::Twilio), audio_command(length)).remove(0) else {
+            panic!("a text")
+        };
+        let payload = serde_json::from_str::<serde_json::Value>(&sent).unwrap();
+        let message = message.replace('@', payload["media"]["payload"].as_str().unwrap());
+        let mut codec = call(Provider::Twilio);
+        let mut events = Vec::with_capacity(1);
+        let message = text(message);
+        let joined = METER.join();
+        METER.reset();
+        codec.read(message, &mut events).unwrap();
+        assert_eq!(METER.allocations(), 1, "{length} bytes");
+        drop(joined);
+
+        let (mut messages, command) = (Vec::with_capacity(1), audio_command(length));
+        let joined = METER.join();
+        METER.reset();
+        codec.write(command, &mut messages).unwrap();
+        assert_eq!(METER.allocations(), 1, "{length} bytes");
+        drop(joined);
+    }
+}
+
+fn audio_command(length: usize) -> Command {
+    Command::Audio(Bytes::from(audio(length)))
 }
