@@ -163,6 +163,29 @@ impl LiveAudio {
         self.send(Feed::Flush).await
     }
 
+    /// Requests final results as [`flush`](LiveAudio::flush) does, but without waiting. Returns `false`, and
+    /// requests nothing, if the session takes no audio now.
+    ///
+    /// # Errors
+    /// Returns [`SessionEnded`] if the session takes no more audio.
+    pub fn try_flush(&mut self) -> Result<bool, SessionEnded> {
+        // For the rest of the audio, and for the request.
+        let mut room = match self.feed.try_reserve_many(2) {
+            Ok(room) => room,
+            Err(TrySendError::Full(())) => return Ok(false),
+            Err(TrySendError::Closed(())) => return Err(SessionEnded),
+        };
+        if let Some(chunk) = self.chunker.finish()
+            && let Some(room) = room.next()
+        {
+            room.send(Feed::Audio(chunk));
+        }
+        if let Some(room) = room.next() {
+            room.send(Feed::Flush);
+        }
+        Ok(true)
+    }
+
     /// Ends the audio. The transcript continues until all audio is final.
     ///
     /// # Errors
