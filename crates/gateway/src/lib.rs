@@ -43,6 +43,12 @@ mod scheduler;
 mod sessions;
 mod speech;
 
+/// WebSockets of routes that other packages add: see [`serve_router`].
+pub mod websocket {
+    pub use crate::http::client::known_address;
+    pub use crate::http::websocket::{Socket, Upgrade, check, close, offered};
+}
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +63,9 @@ pub use self::admission::load::capacity;
 pub use self::dialects::wyoming::WyomingListener;
 pub use self::gateway::{Engines, Gateway};
 pub use self::http::cors::{BadOrigin, Origin};
+pub use self::http::error::ApiError;
 use self::http::server;
-pub use self::http::server::ConnectionOptions;
+pub use self::http::server::{ConnectionOptions, accept, serve as serve_router};
 pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
 pub use self::http::url_host::{BadUrlHost, UrlHost};
 pub use self::options::{

@@ -35,6 +35,11 @@ pub(crate) fn has_known_address(request: &Request) -> bool {
     request.extensions().get::<AddressIsKnown>().is_some_and(|known| known.0)
 }
 
+/// Returns the address of the client of a request, or `None` if a proxy that is not trusted forwards it.
+pub fn known_address(request: &Request) -> Option<IpAddr> {
+    has_known_address(request).then(|| peer(request)).flatten()
+}
+
 /// Returns the address, or network of addresses, that counts as one client: an IPv4 address, or an IPv6
 /// network of 64 bits, of which a client may use any address.
 pub(crate) fn client_network(address: IpAddr) -> IpAddr {

@@ -24,7 +24,7 @@ pub(crate) struct AuthFailed;
 /// An error answer: its HTTP status and the documented error code. The answer carries the error as an
 /// extension, from which a dialect makes an answer of its own shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ApiError {
+pub struct ApiError {
     pub(crate) status: StatusCode,
     /// One of the service's documented codes, or the HTTP status if the service has no code for the error.
     pub(crate) code: u16,
@@ -35,10 +35,17 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    pub(crate) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> ApiError {
+    /// Creates an error. A value of the client's may stand in the message.
+    pub fn new(status: StatusCode, code: u16, message: impl Into<String>) -> ApiError {
         // A value of the client's in the message must not break its line.
         let message = message.into().replace(char::is_control, " ");
         ApiError { status, code, message, retry_after: None, challenge: None }
+    }
+
+    /// Returns the description for the client.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// Returns the error for a malformed or unacceptable request, with one of the service's codes.

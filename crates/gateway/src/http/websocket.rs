@@ -22,10 +22,10 @@ const MAX_REASON: usize = 123;
 const BACKLOG: usize = 1_000;
 
 /// A WebSocket of a client.
-pub(crate) type Socket = Wire<TokioIo<Upgraded>>;
+pub type Socket = Wire<TokioIo<Upgraded>>;
 
 /// A connection that becomes a WebSocket once its request is answered.
-pub(crate) struct Upgrade {
+pub struct Upgrade {
     key: HeaderValue,
     upgrade: OnUpgrade,
 }
@@ -35,7 +35,7 @@ impl Upgrade {
     ///
     /// # Errors
     /// Returns [`ApiError`] with status 426 if the request is not for a WebSocket.
-    pub(crate) fn take(request: &mut Request) -> Result<Upgrade, ApiError> {
+    pub fn take(request: &mut Request) -> Result<Upgrade, ApiError> {
         let key = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned();
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let (Some(key), Some(upgrade)) = (key, upgrade) else { return Err(required("this is a WebSocket")) };
@@ -43,7 +43,7 @@ impl Upgrade {
     }
 
     /// Returns the answer that opens the socket under this subprotocol, if one is given.
-    pub(crate) fn answer(&self, subprotocol: Option<&'static str>) -> Response {
+    pub fn answer(&self, subprotocol: Option<&'static str>) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -59,13 +59,13 @@ impl Upgrade {
     }
 
     /// Waits until the answer is sent. Returns the socket, or `None` if the client has left.
-    pub(crate) async fn socket(self) -> Option<Socket> {
+    pub async fn socket(self) -> Option<Socket> {
         let upgraded = self.upgraded().await?;
         Some(Wire::server(upgraded).await.with_backlog(BACKLOG))
     }
 
     /// Waits like [`socket`](Upgrade::socket) for a socket whose messages have at most this many bytes.
-    pub(crate) async fn socket_for(self, max_message: usize) -> Option<Socket> {
+    pub async fn socket_for(self, max_message: usize) -> Option<Socket> {
         let upgraded = self.upgraded().await?;
         Some(Wire::server_for(upgraded, max_message).await.with_backlog(BACKLOG))
     }
@@ -83,7 +83,7 @@ impl Upgrade {
 ///
 /// # Errors
 /// Returns [`ApiError`] with status 426 if they ask for something else.
-pub(crate) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
+pub fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(required("Sec-WebSocket-Version should be 13"));
     }
@@ -95,13 +95,13 @@ pub(crate) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Returns the subprotocols that the client offers, in order.
-pub(crate) fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     offered.into_iter().flat_map(|offered| offered.split(',')).map(str::trim)
 }
 
 /// Closes the socket in bounded time, whatever the peer does. A reason that is too long is cut.
-pub(crate) async fn close(socket: Socket, code: u16, reason: &str) {
+pub async fn close(socket: Socket, code: u16, reason: &str) {
     let mut end = reason.len().min(MAX_REASON);
     while !reason.is_char_boundary(end) {
         end -= 1;
