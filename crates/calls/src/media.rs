@@ -129,7 +129,7 @@ impl MediaDecoder {
                 self.recent[self.recent.len() - period..].iter().cycle().skip(self.concealed % period);
             let faded = voice.take(made).enumerate().map(|(at, &sample)| {
                 let left = longest - self.concealed - at;
-                (i64::from(sample) * left as i64 / longest as i64) as i16
+                (f64::from(sample) * (left as f64 / longest as f64)) as i16
             });
             samples.extend(faded);
         }

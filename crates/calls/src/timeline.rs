@@ -5,6 +5,7 @@
 //! the beginning of the call.
 //!
 //! Numbered packets are placed by their numbers. A number that does not come is waited for a moment, then lost.
+//! The first packet is held for as long, since others may have been sent before it.
 //! Where a peer tells timestamps, one that runs ahead of the audio means silence that was not sent.
 //!
 //! A peer without numbers and timestamps has only the time of arrival. It sends in real time, over TCP, so no
@@ -15,6 +16,8 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use super::peers::Packet;
 
@@ -50,7 +53,7 @@ pub enum Placed {
 }
 
 /// Counts of packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PacketCounts {
     /// Packets that came, all below included.
     pub received: u64,
@@ -73,7 +76,7 @@ pub struct Timeline {
     /// Time of the first packet since the beginning of the call, by its timestamp if it has one.
     origin: Option<Duration>,
     /// Arrival of the first packet.
-    began: Duration,
+    began: Option<Duration>,
     /// Length of the last packet in frames.
     packet_frames: u64,
     numbers: Numbers,
@@ -86,7 +89,7 @@ pub struct Timeline {
 /// State of a peer that numbers its packets.
 #[derive(Debug, Default)]
 struct Numbers {
-    /// Number of the next packet to be placed, once one has come.
+    /// Number of the next packet to be placed, once the first was.
     next: Option<u64>,
     /// Packets that came too early, by number.
     waiting: BTreeMap<u64, Held>,
@@ -126,7 +129,7 @@ impl Timeline {
             sample_rate,
             position: 0,
             origin: None,
-            began: Duration::ZERO,
+            began: None,
             packet_frames: 0,
             numbers: Numbers::default(),
             arrivals: Arrivals::default(),
@@ -138,10 +141,7 @@ impl Timeline {
     /// Takes a packet of this many frames that has come at `now`, and appends what it completes.
     pub fn push(&mut self, packet: Packet, frames: u64, now: Duration, placed: &mut Vec<Placed>) {
         self.counts.received += 1;
-        if self.origin.is_none() {
-            self.origin = Some(packet.timestamp.map_or(now, Duration::from_millis).min(now + AHEAD_MAX));
-            self.began = now;
-        }
+        self.began.get_or_insert(now);
         let held = Held { packet, frames, arrival: now };
         match held.packet.sequence {
             Some(number) => self.push_numbered(number, held, placed),
@@ -178,7 +178,7 @@ impl Timeline {
         }
     }
 
-    /// Returns the time of the first frame since the beginning of the call, once a packet has come.
+    /// Returns the time of the first frame since the beginning of the call, once one is placed.
     #[must_use]
     pub fn origin(&self) -> Option<Duration> {
         self.origin
@@ -197,12 +197,13 @@ impl Timeline {
     }
 
     fn push_numbered(&mut self, number: u64, held: Held, placed: &mut Vec<Placed>) {
-        let next = *self.numbers.next.get_or_insert(number);
-        if number.abs_diff(next) > RESTART {
+        let waiting = self.numbers.waiting.first_key_value().map(|(first, _)| *first);
+        let expected = self.numbers.next.or(waiting).unwrap_or(number);
+        if number.abs_diff(expected) > RESTART {
             // What waits belongs to the old count.
             self.finish(placed);
             self.numbers = Numbers { next: Some(number), ..Numbers::default() };
-        } else if number < next {
+        } else if self.numbers.next.is_some_and(|next| number < next) {
             let was_given_up =
                 self.numbers.given_up.is_some_and(|(first, last)| (first..=last).contains(&number));
             let count = if was_given_up { &mut self.counts.late } else { &mut self.counts.repeated };
@@ -250,6 +251,10 @@ impl Timeline {
     /// Places a packet after this many packets that are lost.
     fn place(&mut self, held: Held, missing: u64, placed: &mut Vec<Placed>) {
         let Held { packet, frames, arrival } = held;
+        // Some peers count from the beginning of the call, others on the wall clock.
+        let told = packet.timestamp.map(Duration::from_millis);
+        let told = told.filter(|told| told.abs_diff(arrival) <= AHEAD_MAX);
+        self.origin.get_or_insert(told.unwrap_or(arrival));
         let typical = if self.packet_frames == 0 { frames } else { self.packet_frames };
         // The length of one packet times their number is exact; timestamps are rounded.
         let mut empty = missing * typical;
@@ -325,6 +330,7 @@ impl Timeline {
     }
 
     fn append_by_arrival(&mut self, held: Held, placed: &mut Vec<Placed>) {
+        self.origin.get_or_insert(held.arrival);
         let lateness = self.lateness(self.position + held.frames, held.arrival);
         let Arrivals { least, doubtful, .. } = &mut self.arrivals;
         let early = least.map_or(Duration::ZERO, |least| least.saturating_sub(lateness));
@@ -344,12 +350,17 @@ impl Timeline {
     /// Returns the time between the end of a packet by its position and its arrival. The beginning is shifted by
     /// [`AHEAD_MAX`], so that early packets have one, too.
     fn lateness(&self, end: u64, arrival: Duration) -> Duration {
-        (arrival.saturating_sub(self.began) + AHEAD_MAX).saturating_sub(self.duration(end))
+        (self.since_first(arrival) + AHEAD_MAX).saturating_sub(self.duration(end))
     }
 
     /// Returns the number of frames by which the position may jump at this time.
     fn room(&self, now: Duration) -> u64 {
-        self.frames(now.saturating_sub(self.began) + AHEAD_MAX).saturating_sub(self.position)
+        self.frames(self.since_first(now) + AHEAD_MAX).saturating_sub(self.position)
+    }
+
+    /// Returns the time between the arrival of the first packet and `now`.
+    fn since_first(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.began.unwrap_or(now))
     }
 
     fn frames(&self, time: Duration) -> u64 {

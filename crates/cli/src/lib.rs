@@ -22,7 +22,7 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::arguments::{Common, General, WithModels, WithService};
 use self::commands::{
-    bench, decode, documentation, gateway, models, probe, serve, speak, token, transcribe, voices,
+    bench, calls, decode, documentation, gateway, models, probe, serve, speak, token, transcribe, voices,
 };
 use self::config::is_empty_variable;
 use self::exit_code::CliError;
@@ -53,6 +53,8 @@ enum Command {
     Token(WithService<token::Arguments>),
     /// Run the gateway: tokens, recognition and synthesis for other programs
     Serve(WithModels<serve::Arguments>),
+    /// Take telephone calls, and print what is said in them
+    Calls(WithService<WithModels<calls::Arguments>>),
     /// Check and show the configuration
     Config(WithService<WithModels<commands::config::Arguments>>),
     /// Administer the gateway's projects and tokens
@@ -131,6 +133,10 @@ fn run_command(cli: Cli, typed: &ArgMatches) -> Result<Exit, CliError> {
         Command::Serve(with) => {
             let (arguments, common) = common.with_models(with);
             block_on(&log, serve::run(arguments, common))
+        }
+        Command::Calls(with) => {
+            let (arguments, common) = common.with_both(with);
+            block_on(&log, calls::run(arguments, common))
         }
         Command::Config(with) => {
             let (arguments, common) = common.with_both(with);

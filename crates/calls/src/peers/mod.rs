@@ -10,6 +10,7 @@
 //! - [`audiosocket`]: Asterisk's AudioSocket.
 //! - [`chan_websocket`]: Asterisk's channel driver for WebSockets.
 //! - [`fork`]: the FreeSWITCH modules that fork audio, and jambonz's `listen`.
+//! - `peer`: the list of them.
 //! - `early`, `json`: what several of them need.
 
 pub mod audiosocket;
@@ -17,6 +18,7 @@ pub mod chan_websocket;
 mod early;
 pub mod fork;
 mod json;
+mod peer;
 pub mod twilio;
 pub mod vonage;
 
@@ -25,6 +27,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub use self::peer::Peer;
 use voxline::audio::Encoding;
 
 /// A translator between the messages of one connection and the events of a call.

@@ -1,6 +1,7 @@
 //! The commands, one module each, with their arguments and implementation.
 
 pub(crate) mod bench;
+pub(crate) mod calls;
 pub(crate) mod config;
 pub(crate) mod decode;
 pub(crate) mod documentation;

@@ -39,7 +39,7 @@ impl SecretSource {
     }
 
     /// Reads the secret.
-    pub(super) fn read(&self) -> Result<SecretString, ConfigError> {
+    pub(crate) fn read(&self) -> Result<SecretString, ConfigError> {
         let (name, text) = match self {
             SecretSource::Given(secret) => return Ok(secret.clone()),
             SecretSource::Stdin => (Path::new("standard input"), first_line(io::stdin().lock())),

@@ -29,11 +29,11 @@ pub type Limit = Whole<0, { u32::MAX as u64 }>;
 pub type Bytes = Whole<1, { 1 << 50 }>;
 
 impl<const MIN: u64, const MAX: u64> Whole<MIN, MAX> {
-    pub(super) fn seconds(self) -> Duration {
+    pub(crate) fn seconds(self) -> Duration {
         Duration::from_secs(self.0)
     }
 
-    pub(super) fn count(self) -> usize {
+    pub(crate) fn count(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }

@@ -4,6 +4,7 @@
 mod access;
 mod authority;
 mod bench;
+mod calls;
 mod certificates;
 mod cli;
 mod cli_audio;

@@ -1,0 +1,270 @@
+//! Recordings of calls: a WAV file for each, with the agent on the left channel and the customer on the right, as
+//! `voxline transcribe --channels split` has them.
+//!
+//! The legs of a call come apart, and each by its own clock, so a leg is written to its channel of a file that
+//! may be ahead already. One thread writes the files of all calls: a slow disk delays recordings, and no call.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::oneshot;
+
+use super::event::Leg;
+use super::unfinished::safe_name;
+use voxline_support::private_file;
+
+/// Most pieces of audio that may wait for the disk, of all calls: each has up to a second.
+const WAITING_PIECES: usize = 4_096;
+/// Bytes of the header of a WAV file: RIFF (12), format (24), and the start of the samples (8).
+const HEADER: u64 = 44;
+/// Bytes of a frame: two channels of 16 bits.
+const FRAME: u64 = 4;
+/// Size of a file that is still being written: readers take it for "up to the end".
+const UNKNOWN_SIZE: u32 = u32::MAX;
+
+/// The thread that writes recordings.
+pub(crate) struct Recorder {
+    directory: PathBuf,
+    pieces: Option<SyncSender<Piece>>,
+    next: Mutex<u64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Work of the thread. `recording` is the number of a recording.
+enum Piece {
+    Begin { recording: u64, path: PathBuf, sample_rate: u32 },
+    Audio { recording: u64, leg: Leg, position: u64, samples: Vec<i16> },
+    End { recording: u64, written: oneshot::Sender<Option<PathBuf>> },
+}
+
+/// The recording of one call. Its legs have clones.
+#[derive(Clone)]
+pub(crate) struct CallRecording {
+    recording: u64,
+    pieces: SyncSender<Piece>,
+}
+
+impl Recorder {
+    /// Starts the thread, for files in this directory, which is created if it is missing.
+    ///
+    /// # Errors
+    /// Returns [`io::Error`] if the directory can't be created, or the thread can't be started.
+    pub(crate) fn start(directory: &Path) -> io::Result<Recorder> {
+        if !directory.is_dir() {
+            private_file::create_dir(directory)?;
+        }
+        let (pieces, waiting) = sync_channel(WAITING_PIECES);
+        let thread = thread::Builder::new().name("recorder".to_owned()).spawn(move || write(&waiting))?;
+        Ok(Recorder {
+            directory: directory.to_owned(),
+            pieces: Some(pieces),
+            next: Mutex::new(0),
+            thread: Some(thread),
+        })
+    }
+
+    /// Begins the recording of a call that started at this time.
+    pub(crate) fn begin(&self, call: &Arc<str>, time: &str, sample_rate: u32) -> CallRecording {
+        let recording = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            *next += 1;
+            *next
+        };
+        let pieces = self.pieces.clone().expect("it runs until it is dropped");
+        let path = self.directory.join(file_name(call, time));
+        let begun = CallRecording { recording, pieces };
+        begun.hand_on(Piece::Begin { recording, path, sample_rate });
+        begun
+    }
+}
+
+/// Writes what is left.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        drop(self.pieces.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl CallRecording {
+    /// Writes samples of a leg at this position since the beginning of the call.
+    pub(crate) fn write(&self, leg: Leg, position: u64, samples: Vec<i16>) {
+        self.hand_on(Piece::Audio { recording: self.recording, leg, position, samples });
+    }
+
+    /// Ends the recording. Returns its path once it is written, or `None` if it could not be.
+    pub(crate) async fn end(self) -> Option<PathBuf> {
+        let (written, path) = oneshot::channel();
+        let end = Piece::End { recording: self.recording, written };
+        // The end must not be lost, so a thread for blocking work waits for room.
+        let pieces = self.pieces;
+        tokio::task::spawn_blocking(move || pieces.send(end)).await.ok()?.ok()?;
+        path.await.ok().flatten()
+    }
+
+    fn hand_on(&self, piece: Piece) {
+        if let Err(TrySendError::Full(_)) = self.pieces.try_send(piece) {
+            tracing::warn!("the disk is too slow for the recordings of calls: a second is left out");
+        }
+    }
+}
+
+/// Writes pieces until all senders are gone.
+fn write(pieces: &Receiver<Piece>) {
+    let mut files: HashMap<u64, CallFile> = HashMap::new();
+    for piece in pieces {
+        match piece {
+            Piece::Begin { recording, path, sample_rate } => match CallFile::create(&path, sample_rate) {
+                Ok(file) => drop(files.insert(recording, file)),
+                Err(error) => failed(&path, &error),
+            },
+            Piece::Audio { recording, leg, position, samples } => {
+                if let Some(file) = files.get_mut(&recording)
+                    && let Err(error) = file.write(leg, position, &samples)
+                {
+                    // What was written stays, and is readable.
+                    failed(&file.path, &error);
+                    files.remove(&recording);
+                }
+            }
+            Piece::End { recording, written } => {
+                let path = files.remove(&recording).and_then(|mut file| {
+                    file.finish().inspect_err(|error| failed(&file.path, error)).ok()?;
+                    Some(file.path)
+                });
+                let _ = written.send(path);
+            }
+        }
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) {
+    tracing::error!(path = %path.display(), %error, "recording of a call stopped");
+}
+
+/// The file of one call.
+struct CallFile {
+    path: PathBuf,
+    file: File,
+    /// Number of frames so far.
+    frames: u64,
+    /// Bytes of the frames that are being changed.
+    block: Vec<u8>,
+}
+
+impl CallFile {
+    fn create(path: &Path, sample_rate: u32) -> io::Result<CallFile> {
+        let mut file = private_file::options().read(true).write(true).create_new(true).open(path)?;
+        file.write_all(&header(sample_rate))?;
+        Ok(CallFile { path: path.to_owned(), file, frames: 0, block: Vec::new() })
+    }
+
+    /// Writes the samples to the channel of their leg, and leaves the other one as it is.
+    fn write(&mut self, leg: Leg, position: u64, samples: &[i16]) -> io::Result<()> {
+        let end = position + samples.len() as u64;
+        if HEADER + end * FRAME >= u64::from(UNKNOWN_SIZE) {
+            return Err(io::Error::other("a WAV file has at most 4 GiB"));
+        }
+        let offset = HEADER + position * FRAME;
+        self.block.clear();
+        self.block.resize(samples.len() * FRAME as usize, 0);
+        let there = self.frames.saturating_sub(position).min(samples.len() as u64) * FRAME;
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.file.read_exact(&mut self.block[..there as usize])?;
+        let channel = match leg {
+            Leg::Agent => 0,
+            Leg::Customer => 2,
+        };
+        for (frame, sample) in self.block.chunks_exact_mut(FRAME as usize).zip(samples) {
+            frame[channel..channel + 2].copy_from_slice(&sample.to_le_bytes());
+        }
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.file.write_all(&self.block)?;
+        self.frames = self.frames.max(end);
+        Ok(())
+    }
+
+    /// Writes the sizes.
+    fn finish(&mut self) -> io::Result<()> {
+        let bytes = u32::try_from(self.frames * FRAME).expect("a file has less than 4 GiB");
+        for (offset, size) in [(4, bytes + HEADER as u32 - 8), (HEADER - 4, bytes)] {
+            self.file.seek(SeekFrom::Start(offset))?;
+            self.file.write_all(&size.to_le_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the header of a file of unknown size.
+fn header(sample_rate: u32) -> [u8; HEADER as usize] {
+    let (format, channels, bits) = (1_u16, 2_u16, 16_u16);
+    let fields: [&[u8]; 13] = [
+        b"RIFF",
+        &UNKNOWN_SIZE.to_le_bytes(),
+        b"WAVE",
+        b"fmt ",
+        &16_u32.to_le_bytes(),
+        &format.to_le_bytes(),
+        &channels.to_le_bytes(),
+        &sample_rate.to_le_bytes(),
+        &(sample_rate * FRAME as u32).to_le_bytes(),
+        &(FRAME as u16).to_le_bytes(),
+        &bits.to_le_bytes(),
+        b"data",
+        &UNKNOWN_SIZE.to_le_bytes(),
+    ];
+    fields.concat().try_into().expect("a header has 44 bytes")
+}
+
+/// Returns the file's name: the time, then the call's name.
+fn file_name(call: &str, time: &str) -> String {
+    format!("{}_{}.wav", safe_name(time), safe_name(call))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_may_not_choose_another_directory() {
+        assert_eq!(
+            file_name("../../etc/passwd", "2026-12-01T05:00:00.000Z"),
+            "2026-12-01T05_00_00_000Z_______etc_passwd.wav"
+        );
+        assert!(file_name(&"x".repeat(1_000), "t").len() < 120);
+    }
+
+    #[tokio::test]
+    async fn each_leg_stands_on_its_channel_whatever_comes_first() {
+        let place = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(&place.path().join("calls")).unwrap();
+        let recording = recorder.begin(&"CA1".into(), "now", 8_000);
+        recording.write(Leg::Agent, 2, vec![5, 6, 7]);
+        recording.write(Leg::Customer, 0, vec![1, 2, 3]);
+        recording.write(Leg::Customer, 3, vec![4]);
+        let path = recording.end().await.unwrap();
+        let mut reader = hound::WavReader::open(&path).unwrap();
+        assert_eq!((reader.spec().sample_rate, reader.spec().channels), (8_000, 2));
+        let samples: Vec<i16> = reader.samples().collect::<Result<_, _>>().unwrap();
+        assert_eq!(samples, [0, 1, 0, 2, 5, 3, 6, 4, 7, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_can_not_be_written_ends_its_recording_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(place.path()).unwrap();
+        let lost = recorder.begin(&"same".into(), "now", 8_000);
+        let twice = recorder.begin(&"same".into(), "now", 8_000);
+        lost.write(Leg::Customer, 0, vec![1]);
+        twice.write(Leg::Customer, 0, vec![2]);
+        assert_eq!(twice.end().await, None);
+        assert!(lost.end().await.is_some());
+    }
+}
