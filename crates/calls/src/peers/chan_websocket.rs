@@ -14,7 +14,8 @@
 //! - Asterisk cuts a message into frames of its optimal size, and drops what is left. Audio of another length is
 //!   put between the commands `START_MEDIA_BUFFERING` and `STOP_MEDIA_BUFFERING`, with which it drops nothing.
 //! - `FLUSH_MEDIA` drops marks with the audio before them: they never come back.
-//! - Opus is passed on as it is, a packet per message, and Asterisk neither paces nor marks it.
+//! - Opus is passed on as it is, a packet per message: Asterisk has no queue for it, so there are neither marks
+//!   nor anything to flush, and the driver sends at the pace of the audio.
 
 use std::collections::BTreeMap;
 
@@ -50,8 +51,10 @@ pub struct ChanWebSocket {
 struct Call {
     syntax: Syntax,
     format: MediaFormat,
-    /// Size of the frames that Asterisk plays, in bytes. Zero if it passes messages on as they are.
+    /// Size of the frames that Asterisk plays, in bytes; zero if it is of no interest.
     frame: usize,
+    /// Whether Asterisk passes messages on as they are, without a queue.
+    passthrough: bool,
 }
 
 /// Syntax of events and commands.
@@ -90,7 +93,8 @@ impl ChanWebSocket {
                 events.extend(digit.map(|digit| PeerEvent::Dtmf { track: Track::Inbound, digit }));
             }
             "MEDIA_MARK_PROCESSED" => {
-                events.extend(event.text("correlation_id").map(|name| PeerEvent::Mark(name.to_owned())));
+                let name = event.text("correlation_id").filter(|name| !name.is_empty());
+                events.extend(name.map(|name| PeerEvent::Mark(name.to_owned())));
             }
             // Of no use: the state of the queue, completed buffering, errors about commands.
             _ => (),
@@ -104,14 +108,10 @@ impl ChanWebSocket {
         }
         let name = event.text("format").ok_or_else(|| wrong("MEDIA_START", "expected a format"))?;
         let format = format(name).ok_or_else(|| PeerError::Format(json::printable(name).into_owned()))?;
-        let frame = event.values.get("optimal_frame_size").and_then(json::number);
-        let frame = match format.encoding {
-            MediaEncoding::Opus => 0,
-            MediaEncoding::Pcm(_) => usize::try_from(frame.unwrap_or(0)).unwrap_or(usize::MAX),
-        };
-        let passes_on = event.text("passthrough") == Some("true");
-        let frame = if passes_on || frame > MESSAGE_MAX { 0 } else { frame };
-        self.call = Some(Call { syntax: event.syntax, format, frame });
+        let passthrough = format.encoding == MediaEncoding::Opus || event.text("passthrough") == Some("true");
+        let frame = event.values.get("optimal_frame_size").and_then(json::number).unwrap_or(0);
+        let frame = usize::try_from(frame).ok().filter(|&frame| frame <= MESSAGE_MAX && !passthrough);
+        self.call = Some(Call { syntax: event.syntax, format, frame: frame.unwrap_or(0), passthrough });
         events.push(PeerEvent::Started(event.into_start(format)));
         let audio = self.early.take();
         events.extend(audio.into_iter().map(|piece| PeerEvent::Audio(Packet::bare(Track::Inbound, piece))));
@@ -142,10 +142,7 @@ impl Event {
         if name == "MEDIA_MARK_PROCESSED" {
             // The rest of the line is the name that the mark was given, whatever it has.
             let id = rest.strip_prefix("correlation_id:").unwrap_or(rest);
-            values = Map::new();
-            if !id.is_empty() {
-                values.insert("correlation_id".to_owned(), Value::String(id.to_owned()));
-            }
+            values = Map::from_iter([("correlation_id".to_owned(), Value::String(id.to_owned()))]);
         }
         Ok(Event { name: name.to_owned(), values, syntax: Syntax::Plain })
     }
@@ -237,6 +234,7 @@ impl Codec for ChanWebSocket {
         let message = match command {
             Command::Audio(audio) if audio.is_empty() => return Ok(()),
             Command::Audio(audio) => return call.audio(audio, messages),
+            Command::Mark(_) | Command::Clear if call.passthrough => return Err(CommandError::Unsupported),
             Command::Mark(name) => call.command("MARK_MEDIA", Some(&name))?,
             Command::Clear => call.command("FLUSH_MEDIA", None)?,
             Command::Answer => call.command("ANSWER", None)?,

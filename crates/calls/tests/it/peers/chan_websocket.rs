@@ -102,6 +102,7 @@ fn events_are_read_in_either_syntax() {
         r#"{"event":"MEDIA_XON","channel_id":"1"}"#,
         r#"{"event":"DTMF_END","channel_id":"1","digit":"5"}"#,
         r#" {"event":"MEDIA_MARK_PROCESSED","channel_id":"1","correlation_id":"a b:c"}"#,
+        r#"{"event":"MEDIA_MARK_PROCESSED","channel_id":"1","correlation_id":""}"#,
         r#"{"event":"STATUS","queue_full":false,"queue_length":1}"#,
         r#"{"event":"A_LATER_EVENT"}"#,
     ];
@@ -179,6 +180,11 @@ fn packets_of_opus_are_neither_joined_nor_cut() {
     assert_eq!(events.len(), 3);
     let voice = audio(123);
     assert_eq!(write(&mut codec, Command::Audio(Bytes::from(voice.clone()))), [binary(voice)]);
+    for command in [Command::Clear, Command::Mark("m".to_owned())] {
+        assert_eq!(unwritable(&mut codec, command), CommandError::Unsupported, "Asterisk has no queue");
+    }
+    let passthrough = JSON.replace("\"ptime\"", "\"passthrough\":true,\"ptime\"");
+    assert_eq!(unwritable(&mut call(&passthrough), Command::Clear), CommandError::Unsupported);
 }
 
 #[test]
