@@ -2,7 +2,7 @@
 //!
 //! Of a sentence that is said again without a pause, Whisper may tell one time only. Its words are then
 //! placed where they were said, and one of them is left with all the rest of the speech: longer than anybody
-//! takes for it. Such an utterance is heard once more in two halves, cut in a quiet place of that rest.
+//! takes for it. Or the rest comes after the last word. Such an utterance is heard once more in two halves, cut in a quiet place of that rest.
 
 use super::alignment::Word;
 use voxline::engine::RECOGNIZER_RATE;
@@ -19,22 +19,28 @@ const LONGEST_WORD: usize = RECOGNIZER_RATE as usize * 12 / 10;
 const LETTER: usize = RECOGNIZER_RATE as usize / 5;
 const DIGIT: usize = RECOGNIZER_RATE as usize / 2;
 
+/// Longest speech after the last word, in samples: 1 s. Attention may leave a word early.
+const LONGEST_REST: usize = RECOGNIZER_RATE as usize;
+
 /// Shortest half of an utterance: 0.8 s.
 const SHORTEST: usize = RECOGNIZER_RATE as usize * 8 / 10;
 
 /// Returns the sample at which to cut an utterance, if one of its words is left with more speech than anybody
-/// takes for it.
+/// takes for it, or there is more speech after the last one.
 pub(super) fn cut(words: &[Word], pcm: &[i16]) -> Option<usize> {
     let energy: Vec<f32> = pcm.chunks_exact(HOP).map(energy).collect();
     let loudest = energy.iter().copied().fold(0.0, f32::max);
     let ends = words.iter().skip(1).map(|word| word.range.start).chain([pcm.len()]);
     let starts = words.iter().enumerate().map(|(at, word)| if at == 0 { 0 } else { word.range.start });
     let hops = |from: usize, to: usize| from / HOP..(to / HOP).min(energy.len());
-    let is_untold = |(word, (from, to)): &(&Word, (usize, usize))| {
-        let speech = hops(*from, *to).filter(|hop| energy[*hop] >= LOUD * loudest).count() * HOP;
-        speech > longest(&word.text)
+    let speech =
+        |from: usize, to: usize| hops(from, to).filter(|hop| energy[*hop] >= LOUD * loudest).count() * HOP;
+    let is_untold = |(word, (from, to)): &(&Word, (usize, usize))| speech(*from, *to) > longest(&word.text);
+    let rest = words.last().map(|last| (last.range.end, pcm.len()));
+    let (from, to) = match words.iter().zip(starts.zip(ends)).find(is_untold) {
+        Some((_, span)) => span,
+        None => rest.filter(|(from, to)| speech(*from, *to) > LONGEST_REST)?,
     };
-    let (_, (from, to)) = words.iter().zip(starts.zip(ends)).find(is_untold)?;
     let places = hops(from.max(SHORTEST), to.min(pcm.len().saturating_sub(SHORTEST)));
     let quiet = energy.get(places.clone())?.windows(QUIET_HOPS).enumerate();
     let loudness = |window: &[f32]| window.iter().sum::<f32>();
@@ -87,6 +93,15 @@ mod tests {
         let told = words(&[("pound", 8), ("key.", 15)], 20);
         let cut = cut(&told, &pcm).expect("speech is left out");
         assert!((20 * SECOND / 10..22 * SECOND / 10).contains(&cut), "{cut}");
+    }
+
+    #[test]
+    fn speech_after_the_last_word_is_untold() {
+        let pcm = sound(&[20, 2, 15]);
+        let told = words(&[("subsequently", 0)], 20);
+        let cut = cut(&told, &pcm).expect("speech is left out");
+        assert!((20 * SECOND / 10..22 * SECOND / 10).contains(&cut), "{cut}");
+        assert_eq!(super::cut(&told, &sound(&[20, 2, 9])), None, "attention has left the word early");
     }
 
     #[test]
