@@ -207,10 +207,13 @@ fn is_caption(text: &str) -> bool {
 }
 
 /// Returns whether a text is nothing but beeps, as subtitles render the tones of telephones. Whisper is sure
-/// of them, and its attention follows the tones.
+/// of them, and its attention follows the tones. In Russian they are syllables that no word consists of, three of
+/// them or more.
 fn is_beep(text: &str) -> bool {
-    let mut words = text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).peekable();
-    words.peek().is_some() && words.all(|word| ["beep", "beeps", "beeping"].contains(&&*word.to_lowercase()))
+    let words = text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
+    let words: Vec<String> = words.map(str::to_lowercase).collect();
+    let all = |beeps: &[&str]| words.iter().all(|word| beeps.contains(&&**word));
+    !words.is_empty() && all(&["beep", "beeps", "beeping"]) || words.len() >= 3 && all(&["пи", "пу", "ту"])
 }
 
 /// Beginnings of the lines that credit the subtitles' authors. Whisper was trained on subtitles, and is
@@ -294,10 +297,11 @@ mod tests {
 
     #[test]
     fn beeps_are_not_said() {
-        for tone in ["BEEP", "Beep! Beep!", "beep, beep, beep", "(beeping)"] {
+        for tone in ["BEEP", "Beep! Beep!", "beep, beep, beep", "(beeping)", "Пу-пу-пу!", "Ту-ту-ту-ту."]
+        {
             assert!(is_beep(tone), "{tone}");
         }
-        for spoken in ["Leave a message after the beep.", "Beepers", "...", ""] {
+        for spoken in ["Leave a message after the beep.", "Beepers", "Ту?", "Да-да-да!", "...", ""] {
             assert!(!is_beep(spoken), "{spoken}");
         }
     }
