@@ -227,11 +227,27 @@ impl Timeline {
     /// Places the waiting packets up to the next number that has not come.
     fn place_consecutive(&mut self, placed: &mut Vec<Placed>) {
         while let Some(next) = self.numbers.next
-            && let Some(held) = self.numbers.waiting.remove(&next)
+            && let Some(first) = self.numbers.waiting.first_entry()
         {
-            self.numbers.next = Some(next + 1);
-            self.place(held, 0, placed);
+            let number = *first.key();
+            let timestamp = first.get().packet.timestamp;
+            // A number may count the packets of both tracks, or be skipped: then the timestamp tells.
+            if number != next && !timestamp.is_some_and(|timestamp| self.follows(timestamp)) {
+                return;
+            }
+            if let Some((_, held)) = self.numbers.waiting.pop_first() {
+                self.numbers.next = Some(number + 1);
+                self.place(held, 0, placed);
+            }
         }
+    }
+
+    /// Returns whether a packet of this timestamp follows the audio so far, to half a packet.
+    fn follows(&self, timestamp: u64) -> bool {
+        let Some(zero) = self.zero else { return false };
+        let end = self.milliseconds(self.position).cast_signed();
+        let distance = timestamp.cast_signed().saturating_sub(zero).saturating_sub(end);
+        distance.unsigned_abs() * 2 < self.milliseconds(self.packet_frames)
     }
 
     /// Gives up the numbers before the first packet that waits, and places it and those after it.

@@ -143,6 +143,23 @@ fn a_peer_that_counts_anew_goes_on() {
     assert_eq!(leg.end(), [0, 1, 2, 3, 4]);
 }
 
+/// Whether a provider counts each track by itself is not documented by all: timestamps tell.
+#[test]
+fn numbers_that_count_both_tracks_lose_nothing() {
+    let mut leg = Leg::new();
+    for number in 0..200 {
+        let now = ms(number * 20);
+        leg.timeline.push(
+            packet(number, Some(7 + 2 * number), Some(5 + number * 20)),
+            FRAMES,
+            now,
+            &mut leg.placed,
+        );
+    }
+    assert_eq!((leg.timeline.counts().lost, leg.placed.len()), (0, 200));
+    assert_eq!(leg.end(), (0..200).collect::<Vec<i64>>());
+}
+
 #[test]
 fn the_origin_is_the_first_timestamp() {
     let mut leg = Leg::new();
