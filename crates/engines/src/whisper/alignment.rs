@@ -22,6 +22,8 @@ const REACH: usize = SMOOTHED / 2;
 const IN_ORDER: f32 = 0.8;
 /// Number of states that a spoken token takes at least: 40 ms.
 const FASTEST_TOKEN: usize = 2;
+/// Number of states on each side of the most attention that are near to it: 0.2 s.
+const NEAR: usize = 10;
 
 /// Languages that are written without spaces between words; each character is a word.
 const WITHOUT_SPACES: &[&str] = &["zh", "ja", "th", "lo", "my", "yue"];
@@ -118,12 +120,31 @@ pub(super) fn are_spoken(weights: &[f32], heads: usize, heard: usize, first: usi
         return false;
     }
     let attention = mean_attention(weights, weights.len() / row, heads, heard, heard);
-    let peak = |row: &[f32]| {
-        let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.iter().position(|value| *value == highest).unwrap_or(0)
-    };
     let peaks: Vec<usize> = attention.chunks_exact(heard).skip(first).map(peak).collect();
     advance(&peaks)
+}
+
+/// Returns the focus of the attention of tokens: the share of it that lies within 0.2 s of where the token
+/// has the most, as the mean of the tokens; `None` if there are none. `weights` is as in [`are_spoken`].
+pub(super) fn focus(weights: &[f32], heads: usize, heard: usize) -> Option<f32> {
+    let row = heads * heard;
+    let tokens = weights.len().checked_div(row).filter(|tokens| *tokens > 0)?;
+    let mut mean = vec![0.0; heard];
+    let near = weights.chunks_exact(row).map(|token| {
+        mean.fill(0.0);
+        for head in token.chunks_exact(heard) {
+            mean.iter_mut().zip(head).for_each(|(sum, weight)| *sum += weight / heads as f32);
+        }
+        let peak = peak(&mean);
+        mean[peak.saturating_sub(NEAR)..(peak + NEAR + 1).min(heard)].iter().sum::<f32>()
+    });
+    Some(near.sum::<f32>() / tokens as f32)
+}
+
+/// Returns the index of the highest of some values, the first of equals.
+fn peak(values: &[f32]) -> usize {
+    let highest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    values.iter().position(|value| *value == highest).unwrap_or(0)
 }
 
 /// Returns whether most of the places follow each other, at the pace of speech or slower.
@@ -296,6 +317,23 @@ mod tests {
         assert!(!advance(&[60; 20]));
         assert!(!advance(&(0..20).collect::<Vec<usize>>()), "nobody speaks as fast");
         assert!(!advance(&[]));
+    }
+
+    #[test]
+    fn attention_to_a_place_is_focused() {
+        let (heads, heard) = (2, 100);
+        let even = vec![0.01; 3 * heads * heard];
+        let spread = focus(&even, heads, heard).expect("there are tokens");
+        assert!((0.1..0.22).contains(&spread), "{spread}");
+        let mut sharp = vec![0.0; 2 * heads * heard];
+        for (token, row) in sharp.chunks_exact_mut(heads * heard).enumerate() {
+            (row[30 + 20 * token], row[heard + 35 + 20 * token], row[heard + 95]) = (1.0, 0.5, 0.5);
+        }
+        let focused = focus(&sharp, heads, heard).expect("there are tokens");
+        assert!((focused - 0.75).abs() < 1e-6, "{focused}");
+        assert_eq!(focus(&[], heads, heard), None);
+        assert_eq!(focus(&[], 0, 0), None);
+        assert!(focus(&[f32::NAN; 200], heads, heard).is_some_and(f32::is_nan), "a damaged model");
     }
 
     #[test]

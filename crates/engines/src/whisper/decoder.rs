@@ -20,6 +20,8 @@ pub(super) struct Decoder {
     width: usize,
     /// Heads, by layer and number, whose attention follows the words.
     alignment_heads: Vec<(usize, usize)>,
+    /// `true` if the model states its alignment heads.
+    states_alignment_heads: bool,
 }
 
 struct Layer {
@@ -151,6 +153,7 @@ impl Decoder {
             norm: norm(file, "decoder/layer_norm", width)?,
             width,
             alignment_heads,
+            states_alignment_heads: false,
         })
     }
 
@@ -160,6 +163,13 @@ impl Decoder {
         let (layers, per_layer) = (self.layers.len(), self.width / HEAD);
         let known = heads.iter().copied().filter(|(layer, head)| *layer < layers && *head < per_layer);
         self.alignment_heads = known.collect();
+        self.states_alignment_heads = true;
+    }
+
+    /// Returns whether the model states its alignment heads. Otherwise many of them attend to nothing in
+    /// particular.
+    pub(super) fn states_alignment_heads(&self) -> bool {
+        self.states_alignment_heads
     }
 
     /// Returns the number of tokens in the vocabulary.
