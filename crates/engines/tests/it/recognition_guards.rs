@@ -6,6 +6,8 @@
 //! language, as English and as Russian, and as a recording, which is sampled oftener. The test prints a table
 //! (`cargo test -p voxline-engines --test it recognition_guards -- --nocapture`).
 
+mod loops;
+
 use voxline::audio::FramePos;
 use voxline::engine::{Accuracy, Latency, RecognitionRequest, Recognizer, Segment};
 use voxline_engines::Whisper;
