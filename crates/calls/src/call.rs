@@ -6,16 +6,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::mpsc::error::SendError;
 
 use super::event::{CallEvent, CallEventKind, EndReason, Leg, Loss, wall_time};
 use super::leg::{CallLeg, LegContext, LegError};
 use super::peers::{MediaEncoding, MediaFormat, Packet, PeerEvent, Start, Track};
 use super::recording::{CallRecording, Recorder};
+use super::unfinished::file_stem;
 use voxline::audio::Encoding;
 use voxline::error::chain;
 
 /// Most events that may wait for the reader of events. What waits is told by the peer: keys and losses.
 const WAITING_EVENTS: usize = 1_000;
+
+/// Longest identifier of a peer that names its call, in bytes: each event repeats it.
+const NAME_MAX: usize = 256;
 
 /// Settings of one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,7 +139,9 @@ impl Call {
         metadata.extend(start.metadata);
         self.settings = self.settings.told(&metadata);
         self.context.language.clone_from(&self.settings.language);
-        if let Some(call) = start.call {
+        let is_name = |call: &String| call.len() <= NAME_MAX && !call.contains(char::is_control);
+        if let Some(call) = start.call.filter(is_name) {
+            self.context.stem = file_stem(&call, self.context.epoch).into();
             self.context.call = call.into();
         }
         self.format = Some(start.receives);
@@ -151,8 +159,7 @@ impl Call {
         let format = self.format.ok_or(CallError::NotStarted)?;
         let leg = self.settings.leg(packet.track);
         if let Some(recorder) = self.recorder.take() {
-            let time = wall_time(self.context.epoch);
-            self.recording = Some(recorder.begin(self.name(), &time, format.sample_rate));
+            self.recording = Some(recorder.begin(&self.context.stem, format.sample_rate));
         }
         let (context, recording) = (&self.context, &self.recording);
         let mut failed = None;
@@ -196,13 +203,16 @@ impl Call {
         }
         if let Some(error) = failed {
             tracing::warn!(call = %self.name(), %leg, error = %chain(&error), "leg can't be recognised");
-            self.legs.insert(leg, None);
+            if let Some(Some(given_up)) = self.legs.get_mut(&leg) {
+                given_up.fail();
+            }
             self.tell(Some(leg), CallEventKind::Failed { error: chain(&error).to_string() });
         }
     }
 
     fn tell(&mut self, leg: Option<Leg>, kind: CallEventKind) {
-        self.waiting.push_back(CallEvent { call: self.context.call.clone(), leg, kind });
+        let (call, stem) = (self.context.call.clone(), self.context.stem.clone());
+        self.waiting.push_back(CallEvent { call, stem, leg, kind });
     }
 
     /// Returns whether events wait for their reader.
@@ -210,14 +220,17 @@ impl Call {
         !self.waiting.is_empty()
     }
 
-    /// Hands an event to its reader, as soon as that has room. Cancel safe.
-    pub(crate) async fn hand_on(&mut self) {
-        let Ok(room) = self.context.events.reserve().await else {
-            // Without a reader nothing is told.
-            return self.waiting.clear();
-        };
-        if let Some(event) = self.waiting.pop_front() {
-            room.send(event);
+    /// Returns a future of room for an event. It keeps its place in the queue for as long as it lives, before the
+    /// results of the call's legs.
+    pub(crate) fn room(&self) -> impl Future<Output = Result<OwnedPermit<CallEvent>, SendError<()>>> + use<> {
+        self.context.events.clone().reserve_owned()
+    }
+
+    /// Hands the next event to its reader, which has room. Without a reader nothing is told.
+    pub(crate) fn hand_on(&mut self, room: Result<OwnedPermit<CallEvent>, SendError<()>>) {
+        match room {
+            Ok(room) => drop(self.waiting.pop_front().map(|event| room.send(event))),
+            Err(_) => self.waiting.clear(),
         }
     }
 
@@ -225,7 +238,7 @@ impl Call {
     pub(crate) async fn end(mut self, reason: EndReason, error: Option<String>, length: Duration) {
         for leg in Leg::ALL {
             if let Some(Some(taker)) = self.legs.get_mut(&leg) {
-                let failed = taker.end().err();
+                let failed = taker.end(length).err();
                 self.after(leg, failed);
             }
         }
@@ -241,7 +254,8 @@ impl Call {
         let seconds = length.as_secs_f64();
         self.tell(None, CallEventKind::Ended { seconds, reason, error, recording, legs });
         while self.has_events() {
-            self.hand_on().await;
+            let room = self.room().await;
+            self.hand_on(room);
         }
     }
 }

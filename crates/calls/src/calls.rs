@@ -18,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,7 +28,7 @@ use super::event::{CallEvent, CallEventKind, EndReason};
 use super::leg::{LegContext, finish_left};
 use super::peers::Peer;
 use super::recording::Recorder;
-use super::unfinished::{LegFiles, LegRecord};
+use super::unfinished::{LegFiles, LegRecord, file_stem};
 use voxline::Client;
 use voxline::error::chain;
 use voxline_gateway::ApiError;
@@ -39,6 +40,8 @@ use voxline_support::random;
 /// wait in their sessions.
 const WAITING_EVENTS: usize = 1_024;
 
+/// Longest wait for the last results of calls that were hung up.
+const LAST_RESULTS: Duration = Duration::from_secs(30);
 /// Number of calls of an earlier process that are finished at a time: new calls come first.
 const LEFT_AT_A_TIME: usize = 4;
 
@@ -99,6 +102,8 @@ pub struct Calls {
     draining: CancellationToken,
     /// Cancelled when the calls that are left are hung up.
     stop: CancellationToken,
+    /// Cancelled when the last results of calls are not waited for any more.
+    abandoned: CancellationToken,
 }
 
 impl Calls {
@@ -121,6 +126,7 @@ impl Calls {
             tellers: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
+            abandoned: CancellationToken::new(),
         };
         Ok((Arc::new(calls), reader))
     }
@@ -159,23 +165,36 @@ impl Calls {
         };
         let mut calls: BTreeMap<String, Vec<(LegRecord, LegFiles)>> = BTreeMap::new();
         for (record, files) in LegFiles::left_in(directory)? {
-            calls.entry(record.call.clone()).or_default().push((record, files));
+            calls.entry(record.stem.clone()).or_default().push((record, files));
         }
         tracing::info!(target: "voxline::operation", calls = calls.len(), "calls of an earlier process are finished");
         let turns = Arc::new(Semaphore::new(LEFT_AT_A_TIME));
-        for (call, legs) in calls {
+        for legs in calls.into_values() {
             let (calls, turns) = (self.clone(), turns.clone());
             self.running.spawn(async move {
-                let _turn = turns.acquire().await;
-                calls.finish_call(call, legs).await;
+                // What has no turn before the end is left to the next process.
+                let turn = tokio::select! {
+                    turn = turns.acquire() => turn,
+                    () = calls.draining.cancelled() => return,
+                };
+                tokio::select! {
+                    () = calls.finish_call(legs) => drop(turn),
+                    () = calls.abandoned.cancelled() => {}
+                }
             });
         }
         Ok(())
     }
 
     /// Finishes a call of an earlier process.
-    async fn finish_call(&self, call: String, left: Vec<(LegRecord, LegFiles)>) {
-        let call: Arc<str> = call.into();
+    async fn finish_call(&self, left: Vec<(LegRecord, LegFiles)>) {
+        let Some((first, _)) = left.first() else { return };
+        let (call, stem): (Arc<str>, Arc<str>) = (first.call.as_str().into(), first.stem.as_str().into());
+        let tell = async |leg, kind| {
+            let event = CallEvent { call: call.clone(), stem: stem.clone(), leg, kind };
+            // Without a reader nothing is told.
+            let _ = self.events.send(event).await;
+        };
         let finishing = left.into_iter().map(|(record, files)| {
             let leg = record.leg;
             let finished = finish_left(self.client.clone(), record, files, self.events.clone());
@@ -188,12 +207,15 @@ impl Calls {
                     seconds = seconds.max(account.accepted);
                     legs.insert(leg, account);
                 }
-                Err(error) => tracing::warn!(%call, %leg, error = %chain(&error), "leg can't be finished"),
+                Err(error) => {
+                    let error = chain(&error).to_string();
+                    tracing::warn!(%call, %leg, error, "leg can't be finished");
+                    tell(Some(leg), CallEventKind::Failed { error }).await;
+                }
             }
         }
         let reason = EndReason::Interrupted;
-        let kind = CallEventKind::Ended { seconds, reason, error: None, recording: None, legs };
-        let _ = self.events.send(CallEvent { call, leg: None, kind }).await;
+        tell(None, CallEventKind::Ended { seconds, reason, error: None, recording: None, legs }).await;
     }
 
     /// Returns the token that is cancelled when no calls are taken any more.
@@ -202,14 +224,20 @@ impl Calls {
         self.draining.clone()
     }
 
-    /// Lets the calls go on for the time of the options, then hangs up.
+    /// Lets the calls go on for the time of the options, then hangs up. Results that do not come soon after are
+    /// left to a later process, if there is a spool.
     pub async fn drain(&self) {
         self.draining.cancel();
         self.running.close();
         let (calls, seconds) = (self.running.len(), self.options.drain.as_secs());
         tracing::info!(target: "voxline::operation", calls, seconds, "drain of calls started");
-        let _ = tokio::time::timeout(self.options.drain, self.running.wait()).await;
+        let longest = if self.stop.is_cancelled() { Duration::ZERO } else { self.options.drain };
+        let _ = timeout(longest, self.running.wait()).await;
         self.stop.cancel();
+        if timeout(LAST_RESULTS, self.running.wait()).await.is_err() {
+            tracing::warn!(calls = self.running.len(), "calls are left without their last results");
+        }
+        self.abandoned.cancel();
         self.running.wait().await;
     }
 
@@ -224,7 +252,8 @@ impl Calls {
         let place = self.place()?;
         let codec = Peer::AudioSocket.codec(&BTreeMap::new()).expect("it has no settings");
         let call = self.call(Peer::AudioSocket, BTreeMap::new());
-        let driven = drive(AudioSocketConnection::new(stream), codec, call, self.stop.clone());
+        let driven =
+            drive(AudioSocketConnection::new(stream), codec, call, self.stop.clone(), self.abandoned.clone());
         self.run(place, driven);
         Ok(())
     }
@@ -278,9 +307,11 @@ impl Calls {
 
     /// Returns a call that begins now.
     fn call(&self, peer: Peer, address: BTreeMap<String, String>) -> Call {
+        let (call, epoch) = (format!("call-{:016x}", random::seed()), self.clock.unix());
         let context = LegContext {
-            call: format!("call-{:016x}", random::seed()).into(),
-            epoch: self.clock.unix(),
+            stem: file_stem(&call, epoch).into(),
+            call: call.into(),
+            epoch,
             client: self.client.clone(),
             language: self.options.settings.language.clone(),
             partials: self.options.partials,
@@ -320,10 +351,10 @@ fn take_websocket(calls: &Arc<Calls>, place: &Place, mut request: Request) -> Re
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, 400, chain(&error).to_string()))?;
     let upgrade = Upgrade::take(&mut request)?;
     let response = upgrade.answer(subprotocol);
-    let (call, stop) = (calls.call(peer, settings), calls.stop.clone());
+    let (call, stop, abandoned) = (calls.call(peer, settings), calls.stop.clone(), calls.abandoned.clone());
     calls.run(seat, async move {
         if let Some(socket) = upgrade.socket().await {
-            drive(WebSocketConnection(socket), codec, call, stop).await;
+            drive(WebSocketConnection(socket), codec, call, stop, abandoned).await;
         }
     });
     Ok(response)

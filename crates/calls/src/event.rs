@@ -47,6 +47,9 @@ pub struct CallEvent {
     /// Name of the call: the peer's identifier, or one of our own.
     #[serde(serialize_with = "as_text")]
     pub call: Arc<str>,
+    /// Name of the call's files, which no other call has.
+    #[serde(skip)]
+    pub stem: Arc<str>,
     /// Leg that the event concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leg: Option<Leg>,

@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::event::{CallEvent, CallEventKind};
-use super::unfinished::safe_name;
 use super::webhook::Webhook;
 use voxline_support::private_file;
 
-/// A directory with a file for each call, named by the call: `CALL.jsonl`. A call that a later process finishes
-/// continues its file.
+/// A directory with a file for each call, named by its start and its name: `TIME_CALL_ID.jsonl`. A call that a
+/// later process finishes continues its file.
 pub struct EventFiles {
     directory: PathBuf,
     /// Files of the calls under way.
@@ -48,21 +47,41 @@ impl EventFiles {
     pub fn write(&mut self, event: &CallEvent) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
-        let path = self.directory.join(format!("{}.jsonl", safe_name(&event.call)));
-        let mut file = match self.open.remove(&event.call) {
+        let path = self.directory.join(format!("{}.jsonl", event.stem));
+        let mut file = match self.open.remove(&event.stem) {
             Some(file) => file,
-            None => private_file::options().append(true).create(true).open(&path)?,
+            None => self.open(&path)?,
         };
         file.write_all(&line)?;
         if matches!(event.kind, CallEventKind::Ended { .. }) {
             file.sync_all()?;
         } else {
-            self.open.insert(event.call.clone(), file);
+            self.open.insert(event.stem.clone(), file);
         }
         if let Some(webhook) = &self.webhook {
             webhook.wake(&path);
         }
         Ok(())
+    }
+
+    /// Opens the file of a call, at the beginning of a line.
+    fn open(&self, path: &Path) -> io::Result<File> {
+        let mut file = private_file::options().read(true).append(true).create(true).open(path)?;
+        let mut length = file.metadata()?.len();
+        if length > 0 {
+            let mut last = [0];
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+            if last != [b'\n'] {
+                // A process that was killed has left half a line.
+                file.write_all(b"\n")?;
+                length += 1;
+            }
+        }
+        if let Some(webhook) = &self.webhook {
+            webhook.add(path, length)?;
+        }
+        Ok(file)
     }
 }
 
@@ -77,7 +96,12 @@ mod tests {
     #[test]
     fn each_call_has_a_file_which_a_later_process_continues() {
         let place = tempfile::tempdir().unwrap();
-        let event = |call: &str, kind: CallEventKind| CallEvent { call: call.into(), leg: None, kind };
+        let event = |call: &str, kind: CallEventKind| CallEvent {
+            call: call.into(),
+            stem: call.into(),
+            leg: None,
+            kind,
+        };
         let key = |at| CallEventKind::Dtmf { at, digit: '1' };
         let ended = CallEventKind::Ended {
             seconds: 2.0,
@@ -88,14 +112,14 @@ mod tests {
         };
         for _ in 0..2 {
             let mut files = EventFiles::create(&place.path().join("events")).unwrap();
-            files.write(&event("CA/1", key(0.5))).unwrap();
+            files.write(&event("CA1", key(0.5))).unwrap();
             files.write(&event("CA2", key(0.5))).unwrap();
-            files.write(&event("CA/1", ended.clone())).unwrap();
+            files.write(&event("CA1", ended.clone())).unwrap();
             assert_eq!(files.open.len(), 1);
         }
-        let lines = read_to_string(place.path().join("events/CA_1.jsonl")).unwrap();
-        let once = "{\"call\":\"CA/1\",\"event\":\"dtmf\",\"at\":0.5,\"digit\":\"1\"}\n\
-                    {\"call\":\"CA/1\",\"event\":\"ended\",\"seconds\":2.0,\"reason\":\"hung_up\",\"legs\":{}}\n";
+        let lines = read_to_string(place.path().join("events/CA1.jsonl")).unwrap();
+        let once = "{\"call\":\"CA1\",\"event\":\"dtmf\",\"at\":0.5,\"digit\":\"1\"}\n\
+                    {\"call\":\"CA1\",\"event\":\"ended\",\"seconds\":2.0,\"reason\":\"hung_up\",\"legs\":{}}\n";
         assert_eq!(lines, once.repeat(2));
     }
 }

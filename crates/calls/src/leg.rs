@@ -1,13 +1,13 @@
 //! A leg of a call as a live session.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::event::{CallEvent, CallEventKind, Leg, LegAccount, Loss, WordTime, wall_time};
 use super::media::{MediaDecoder, MediaError};
@@ -18,7 +18,7 @@ use super::unfinished::{LegFiles, LegRecord};
 use voxline::Client;
 use voxline::audio::sample::{quantise, to_f32};
 use voxline::audio::{FramePos, FrameRange};
-use voxline::client::{Live, LiveAudio, SessionEnded, StartError, Transcript, Transcription};
+use voxline::client::{Live, LiveAudio, StartError, Transcript, Transcription};
 use voxline::error::chain;
 use voxline::protocol::Latency;
 use voxline::resample::{ResampleError, Resampler};
@@ -29,9 +29,10 @@ use voxline::transcript::{FinalSegment, TranscriptEvent};
 const SESSION_RATE_MAX: u32 = 48_000;
 /// Rate of a session whose audio is resampled: that of recognisers.
 const RESAMPLED: u32 = 16_000;
-/// Most audio that may wait for a session that takes none, in seconds. A session takes audio always, unless its
-/// task does not run.
-const BACKLOG_SECONDS: usize = 60;
+/// Longest time for which a session may take no audio. It takes audio always, unless its task does not run.
+const STUCK: Duration = Duration::from_secs(60);
+/// Wait before audio is offered again to a session that had no room.
+const RETRY: Duration = Duration::from_millis(20);
 /// Time for which a session with a spool keeps trying while its service is away. A later process goes on then.
 const SPOOLED_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// Time without a packet after which the text so far is wanted.
@@ -48,14 +49,18 @@ pub(crate) enum LegError {
     Start(#[from] StartError),
     #[error("spool directory: {0}")]
     Spool(#[from] io::Error),
-    #[error("the session has taken no audio for {BACKLOG_SECONDS} s")]
+    #[error("the session has taken no audio for {} s", STUCK.as_secs())]
     Stuck,
+    #[error("the audio is ahead of the time of the call")]
+    Ahead,
 }
 
 /// What the sessions of a call have in common.
 #[derive(Clone)]
 pub(crate) struct LegContext {
     pub(crate) call: Arc<str>,
+    /// Name of the call's files, which no other call has.
+    pub(crate) stem: Arc<str>,
     /// Time of the call's beginning since the Unix epoch.
     pub(crate) epoch: Duration,
     pub(crate) client: Client,
@@ -75,10 +80,17 @@ pub(crate) struct CallLeg {
     timeline: Timeline,
     decoder: MediaDecoder,
     resampler: Option<Resampler>,
+    /// Buffer for what the timeline places.
     placed: Vec<Placed>,
+    /// Pieces that are not decoded.
+    pending: VecDeque<Placed>,
     /// Samples at the rate of the session that it has not taken.
     samples: Vec<i16>,
     session: Option<LegSession>,
+    /// Time at which the session last took audio, and at which it is offered more, while it has no room.
+    waiting: Option<(Duration, Duration)>,
+    /// True once the leg was given up: what comes is ignored.
+    has_failed: bool,
     /// Arrival of the last packet, until a flush was asked for.
     last_packet: Option<Duration>,
     /// Frames placed so far that were decoded or made up.
@@ -99,7 +111,7 @@ struct LegTape {
 /// The session of a leg.
 struct LegSession {
     audio: LiveAudio,
-    results: JoinHandle<Ledger>,
+    results: AbortOnDropHandle<Ledger>,
     sample_rate: u32,
 }
 
@@ -122,8 +134,11 @@ impl CallLeg {
             decoder,
             resampler,
             placed: Vec::new(),
+            pending: VecDeque::new(),
             samples: Vec::new(),
             session: None,
+            waiting: None,
+            has_failed: false,
             last_packet: None,
             position: 0,
             tape: recording.map(|recording| LegTape { recording, start: None, samples: Vec::new() }),
@@ -133,106 +148,150 @@ impl CallLeg {
 
     /// Takes a packet that has come at `now`.
     pub(crate) fn push(&mut self, packet: Packet, now: Duration) -> Result<(), LegError> {
+        if self.has_failed {
+            return Ok(());
+        }
         let frames = self.decoder.frames(&packet.payload);
         self.timeline.push(packet, frames, now, &mut self.placed);
         self.last_packet = Some(now);
-        self.advance()
+        if self.timeline.is_ahead(now) { Err(LegError::Ahead) } else { self.advance(now) }
     }
 
     /// Does what is due at `now`: see [`deadline`](CallLeg::deadline).
     pub(crate) fn poll(&mut self, now: Duration) -> Result<(), LegError> {
+        if self.has_failed {
+            return Ok(());
+        }
         self.timeline.poll(now, &mut self.placed);
-        self.advance()?;
+        self.advance(now)?;
         if self.last_packet.is_some_and(|last| last + QUIET <= now) {
-            self.last_packet = None;
-            if let Some(session) = &mut self.session {
-                // Without room for it there is no silence, but a session that is behind.
-                let _ = session.audio.try_flush();
-            }
+            let flushed = self.session.as_mut().map_or(Ok(true), |session| session.audio.try_flush());
+            // The results of a session that has ended say why.
+            let again = flushed.is_ok_and(|flushed| !flushed);
+            self.last_packet = again.then(|| (now + RETRY).saturating_sub(QUIET));
         }
         Ok(())
     }
 
     /// Returns the next time at which [`poll`](CallLeg::poll) has something to do.
     pub(crate) fn deadline(&self) -> Option<Duration> {
+        if self.has_failed {
+            return None;
+        }
         let quiet = self.last_packet.map(|last| last + QUIET);
-        self.timeline.deadline().into_iter().chain(quiet).min()
+        let retry = self.waiting.map(|(_, retry)| retry);
+        self.timeline.deadline().into_iter().chain(quiet).chain(retry).min()
     }
 
-    /// Ends the audio: no packet follows, and those that wait are taken as they are.
-    pub(crate) fn end(&mut self) -> Result<(), LegError> {
+    /// Gives the leg up: what comes is ignored, and what the session has is still recognised.
+    pub(crate) fn fail(&mut self) {
+        self.has_failed = true;
+        self.pending.clear();
+        self.samples.clear();
+    }
+
+    /// Ends the audio at `now`: no packet follows, and those that wait are taken as they are.
+    pub(crate) fn end(&mut self, now: Duration) -> Result<(), LegError> {
+        if self.has_failed {
+            return Ok(());
+        }
         self.timeline.finish(&mut self.placed);
-        self.advance()?;
+        self.advance(now)
+    }
+
+    /// Waits until all audio is final, after its [end](CallLeg::end). Returns the account of the leg, if it had
+    /// audio.
+    pub(crate) async fn finish(mut self) -> Option<LegAccount> {
+        let LegSession { mut audio, results, sample_rate } = self.session.take()?;
+        while !self.samples.is_empty() || self.decode_next() {
+            if audio.push(&self.samples).await.is_err() {
+                break;
+            }
+            self.samples.clear();
+        }
         if let Some(tape) = &mut self.tape {
             tape.hand_on(self.leg);
         }
         if let Some(resampler) = &mut self.resampler {
             let mut rest = Vec::new();
             resampler.finish(&mut rest);
-            self.samples.extend(quantise(&rest));
+            let _ = audio.push(&quantise(&rest)).await;
         }
-        Ok(())
-    }
-
-    /// Waits until all audio is final, after its [end](CallLeg::end). Returns the account of the leg, if it had
-    /// audio.
-    pub(crate) async fn finish(self) -> Option<LegAccount> {
-        let LegSession { mut audio, results, sample_rate } = self.session?;
-        if audio.push(&self.samples).await.is_ok() {
-            let _ = audio.finish().await;
-        }
+        let _ = audio.finish().await;
         let ledger = results.await.unwrap_or_default();
         Some(LegAccount::new(ledger, sample_rate, self.timeline.counts()))
     }
 
-    /// Decodes what the timeline has placed, and hands it to the session.
-    fn advance(&mut self) -> Result<(), LegError> {
-        if self.placed.is_empty() && self.samples.is_empty() {
-            return Ok(());
+    /// Hands what the timeline has placed to the session, as far as that has room.
+    fn advance(&mut self, now: Duration) -> Result<(), LegError> {
+        self.pending.extend(self.placed.drain(..));
+        while !self.samples.is_empty() || self.decode_next() {
+            if self.session.is_none() {
+                self.session = Some(self.begin()?);
+            }
+            let session = self.session.as_mut().expect("it has begun");
+            // The results of a session that has ended say why.
+            let taken = session.audio.try_push(&self.samples).unwrap_or(self.samples.len());
+            self.samples.drain(..taken);
+            if !self.samples.is_empty() {
+                let last = self.waiting.map_or(now, |(last, _)| if taken > 0 { now } else { last });
+                self.waiting = Some((last, now + RETRY));
+                return if now.saturating_sub(last) > STUCK { Err(LegError::Stuck) } else { Ok(()) };
+            }
         }
-        let mut placed = std::mem::take(&mut self.placed);
-        let decoded = self.samples.len();
-        for piece in placed.drain(..) {
-            let frames = match piece {
-                Placed::Audio(packet) => {
-                    self.decoder.decode(&packet.payload, &mut self.samples);
-                    self.decoder.frames(&packet.payload)
+        self.waiting = None;
+        Ok(())
+    }
+
+    /// Decodes the next piece, or a second of a longer one. Returns whether there was one.
+    fn decode_next(&mut self) -> bool {
+        let second = u64::from(self.sample_rate);
+        let Some(piece) = self.pending.pop_front() else { return false };
+        let frames = match piece {
+            Placed::Audio(packet) => {
+                self.decoder.decode(&packet.payload, &mut self.samples);
+                self.decoder.frames(&packet.payload)
+            }
+            Placed::Lost(lost) => {
+                let frames = lost.min(second);
+                if frames < lost {
+                    self.pending.push_front(Placed::Lost(lost - frames));
                 }
-                Placed::Lost(frames) => {
-                    self.decoder.conceal(frames, &mut self.samples);
-                    self.losses.push((self.seconds(self.position), self.seconds(self.position + frames)));
-                    frames
+                self.decoder.conceal(frames, &mut self.samples);
+                self.note_loss(frames);
+                frames
+            }
+            Placed::Silence(silent) => {
+                let frames = silent.min(second);
+                if frames < silent {
+                    self.pending.push_front(Placed::Silence(silent - frames));
                 }
-                Placed::Silence(frames) => {
-                    self.decoder.silence(frames, &mut self.samples);
-                    frames
-                }
-            };
-            self.position += frames;
-        }
-        self.placed = placed;
+                self.decoder.silence(frames, &mut self.samples);
+                frames
+            }
+        };
+        self.position += frames;
         if let Some(tape) = &mut self.tape {
             let origin = self.timeline.origin().unwrap_or_default();
-            let origin = origin.as_millis() as u64 * u64::from(self.sample_rate) / 1_000;
-            tape.push(self.leg, origin, &self.samples[decoded..], self.sample_rate as usize);
+            let origin = origin.as_millis() as u64 * second / 1_000;
+            tape.push(self.leg, origin, &self.samples, self.sample_rate as usize);
         }
         if let Some(resampler) = &mut self.resampler {
-            let input: Vec<f32> = self.samples.drain(decoded..).map(to_f32).collect();
+            let input: Vec<f32> = self.samples.drain(..).map(to_f32).collect();
             let mut output = Vec::new();
             resampler.push(&input, &mut output);
             self.samples.extend(quantise(&output));
         }
-        if self.session.is_none() {
-            self.session = Some(self.begin()?);
+        true
+    }
+
+    /// Notes that the next frames are lost. Losses that touch are one.
+    fn note_loss(&mut self, frames: u64) {
+        let (start, end) = (self.seconds(self.position), self.seconds(self.position + frames));
+        match self.losses.last_mut() {
+            Some((_, last)) if *last == start => *last = end,
+            _ => self.losses.push((start, end)),
         }
-        let session = self.session.as_mut().expect("it has begun");
-        match session.audio.try_push(&self.samples) {
-            Ok(taken) => drop(self.samples.drain(..taken)),
-            // Its results say why.
-            Err(SessionEnded) => self.samples.clear(),
-        }
-        let is_stuck = self.samples.len() > BACKLOG_SECONDS * session.sample_rate as usize;
-        if is_stuck { Err(LegError::Stuck) } else { Ok(()) }
     }
 
     /// Returns the start and the end of audio that the network has lost since the last call.
@@ -251,6 +310,7 @@ impl CallLeg {
         let sample_rate = if self.resampler.is_some() { RESAMPLED } else { self.sample_rate };
         let record = LegRecord {
             call: self.context.call.to_string(),
+            stem: self.context.stem.to_string(),
             leg: self.leg,
             epoch: self.context.epoch,
             origin: self.timeline.origin().unwrap_or_default(),
@@ -265,7 +325,11 @@ impl CallLeg {
         let live = transcription(client, &record, files.as_ref()).partials(*partials);
         let (audio, transcript) = live.overflow(Overflow::DropOldest).start()?;
         let teller = Teller { record, files, events: self.context.events.clone() };
-        Ok(LegSession { audio, results: tellers.spawn(teller.tell(transcript)), sample_rate })
+        Ok(LegSession {
+            audio,
+            results: AbortOnDropHandle::new(tellers.spawn(teller.tell(transcript))),
+            sample_rate,
+        })
     }
 }
 
@@ -327,13 +391,15 @@ impl Teller {
     /// Tells all results. Returns the session's account.
     async fn tell(self, mut transcript: Transcript) -> Ledger {
         let call: Arc<str> = self.record.call.as_str().into();
+        let stem: Arc<str> = self.record.stem.as_str().into();
         while let Some(result) = transcript.next().await {
             let kind = match result {
                 Ok(event) => self.told(event),
                 Err(error) => Some(CallEventKind::Failed { error: chain(&error).to_string() }),
             };
             let Some(kind) = kind else { continue };
-            let event = CallEvent { call: call.clone(), leg: Some(self.record.leg), kind };
+            let (call, stem) = (call.clone(), stem.clone());
+            let event = CallEvent { call, stem, leg: Some(self.record.leg), kind };
             // Without a reader of events the session is of no use, but its account is.
             let _ = self.events.send(event).await;
         }
@@ -380,5 +446,41 @@ impl Teller {
         let LegRecord { origin, sample_rate, .. } = self.record;
         let seconds = |position: FramePos| origin.as_secs_f64() + position.0 as f64 / f64::from(sample_rate);
         (seconds(range.start), seconds(range.end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An hour of silence is taken by the second, as the session has room: it neither fails the leg nor is it in
+    /// memory at once.
+    #[tokio::test]
+    async fn a_long_silence_is_handed_on_piece_by_piece() {
+        let client = Client::builder("http://127.0.0.1:1").service_token("token".to_owned()).build().unwrap();
+        let (events, _reader) = mpsc::channel(16);
+        let context = LegContext {
+            call: "call".into(),
+            stem: "stem".into(),
+            epoch: Duration::ZERO,
+            client,
+            language: None,
+            partials: false,
+            spool: None,
+            events,
+            tellers: TaskTracker::new(),
+        };
+        let mut leg = CallLeg::new(Leg::Customer, MediaFormat::default(), context, None).unwrap();
+        leg.placed.push(Placed::Silence(3_600 * 8_000));
+        let mut now = Duration::ZERO;
+        leg.advance(now).unwrap();
+        assert!(leg.deadline().is_some(), "more is offered soon");
+        while let Some(deadline) = leg.deadline() {
+            assert!(leg.samples.len() <= 8_000, "{} samples are in memory", leg.samples.len());
+            now = deadline.max(now);
+            leg.poll(now).unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(leg.position, 3_600 * 8_000);
     }
 }

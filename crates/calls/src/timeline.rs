@@ -41,6 +41,9 @@ const LATENESS_SLACK: Duration = Duration::from_millis(20);
 /// number.
 const AHEAD_MAX: Duration = Duration::from_secs(10);
 
+/// Time by which the audio that has come may be ahead of the call.
+const AUDIO_AHEAD_MAX: Duration = Duration::from_secs(60);
+
 /// A piece of the audio of a leg. Each continues where the one before ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placed {
@@ -190,6 +193,13 @@ impl Timeline {
         self.position
     }
 
+    /// Returns whether a peer has sent more audio than there was time for: a minute more, which a network may
+    /// have held back.
+    #[must_use]
+    pub fn is_ahead(&self, now: Duration) -> bool {
+        self.duration(self.position) > self.since_first(now) + AUDIO_AHEAD_MAX
+    }
+
     /// Returns the counts of packets so far.
     #[must_use]
     pub fn counts(&self) -> PacketCounts {
@@ -236,7 +246,7 @@ impl Timeline {
                 return;
             }
             if let Some((_, held)) = self.numbers.waiting.pop_first() {
-                self.numbers.next = Some(number + 1);
+                self.numbers.next = Some(number.saturating_add(1));
                 self.place(held, 0, placed);
             }
         }
@@ -259,7 +269,7 @@ impl Timeline {
             self.numbers.given_up = Some((next, number - 1));
             self.counts.lost += missing;
         }
-        self.numbers.next = Some(number + 1);
+        self.numbers.next = Some(number.saturating_add(1));
         self.place(held, missing, placed);
         self.place_consecutive(placed);
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Leg;
+use super::event::{Leg, wall_time};
 use voxline::client::SpoolFile;
-use voxline_support::private_file;
+use voxline_support::{private_file, random};
 
 /// Extension of the files of records.
 const RECORD: &str = "json";
@@ -21,6 +21,8 @@ const RECORD: &str = "json";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LegRecord {
     pub(crate) call: String,
+    /// Name of the call's files.
+    pub(crate) stem: String,
     pub(crate) leg: Leg,
     /// Time of the call's beginning since the Unix epoch.
     pub(crate) epoch: Duration,
@@ -42,7 +44,7 @@ impl LegFiles {
         if !directory.is_dir() {
             private_file::create_dir(directory)?;
         }
-        let stem = format!("{}_{}_{}", record.epoch.as_millis(), safe_name(&record.call), record.leg);
+        let stem = format!("{}_{}", record.stem, record.leg);
         let path = directory.join(stem).with_extension(RECORD);
         let mut file = private_file::options().write(true).create_new(true).open(&path)?;
         file.write_all(&serde_json::to_vec(record)?)?;
@@ -83,8 +85,16 @@ impl LegFiles {
     }
 }
 
+/// Returns a name for the files of a call that began at this time since the Unix epoch. No other call has it, even
+/// if their systems give both one identifier.
+pub(crate) fn file_stem(call: &str, epoch: Duration) -> String {
+    let time = wall_time(epoch);
+    let time = time.split('.').next().unwrap_or_default();
+    format!("{}_{}_{:04x}", safe_name(time), safe_name(call), random::seed() as u16)
+}
+
 /// Returns the text with characters alone that are safe in the names of files everywhere.
-pub(crate) fn safe_name(text: &str) -> String {
+fn safe_name(text: &str) -> String {
     /// Longest part of a name, in characters: file systems take 255 bytes.
     const MAX: usize = 100;
     let is_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -96,11 +106,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_call_may_not_choose_another_directory() {
+        let stem = file_stem("../../etc/passwd", Duration::ZERO);
+        assert!(stem.starts_with("1970-01-01T00_00_00_______etc_passwd_"), "{stem}");
+        assert!(file_stem(&"x".repeat(1_000), Duration::ZERO).len() < 150);
+    }
+
+    #[test]
     fn what_is_left_is_found() {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("spool");
         let record = LegRecord {
             call: "../CA1".to_owned(),
+            stem: file_stem("../CA1", Duration::from_millis(1_234_567)),
             leg: Leg::Agent,
             epoch: Duration::from_millis(1_234_567),
             origin: Duration::from_millis(20),

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use super::Connection;
+use super::{Connection, Received};
 use crate::peers::Message;
 
 /// Length of a frame. Asterisk takes one per 20 ms, and paces nothing by itself.
@@ -62,14 +62,14 @@ impl AudioSocketConnection {
 }
 
 impl Connection for AudioSocketConnection {
-    async fn next(&mut self) -> Result<Option<Message>, String> {
+    async fn next(&mut self) -> Result<Received, String> {
         loop {
             self.read.reserve(READ);
             tokio::select! {
                 read = self.stream.read_buf(&mut self.read) => return match read {
-                    Ok(0) => Ok(None),
-                    Ok(_) => Ok(Some(Message::Binary(self.read.split().freeze()))),
-                    Err(error) if is_lost(&error) => Ok(None),
+                    Ok(0) => Ok(Received::Closed),
+                    Ok(_) => Ok(Received::Message(Message::Binary(self.read.split().freeze()))),
+                    Err(error) if is_lost(&error) => Ok(Received::Closed),
                     Err(error) => Err(error.to_string()),
                 },
                 _ = self.pace.tick() => {
@@ -79,7 +79,7 @@ impl Connection for AudioSocketConnection {
                     }
                     match self.write() {
                         Ok(()) => {}
-                        Err(error) if is_lost(&error) => return Ok(None),
+                        Err(error) if is_lost(&error) => return Ok(Received::Closed),
                         Err(error) => return Err(error.to_string()),
                     }
                 }

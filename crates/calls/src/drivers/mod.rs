@@ -3,6 +3,7 @@
 mod audiosocket;
 mod websocket;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -15,7 +16,7 @@ use super::event::EndReason;
 use super::peers::{Codec, Command, Message};
 use voxline::error::chain;
 
-/// Longest wait for the first event of a peer: telephone systems send one with the connection.
+/// Longest wait for the start of a call: telephone systems send it with the connection.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time without a message. Telephone systems send audio all the time, or pings; one that leaves out
 /// silence leaves out no minutes of it.
@@ -25,11 +26,11 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// A connection of a peer.
 pub(crate) trait Connection: Send {
-    /// Returns the next message, or `None` once the peer has closed the connection. Cancel safe.
+    /// Returns what the peer sends next. Cancel safe.
     ///
     /// # Errors
     /// Returns the description of an error after which the connection is of no use.
-    fn next(&mut self) -> impl Future<Output = Result<Option<Message>, String>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<Received, String>> + Send;
 
     /// Queues a message.
     fn send(&mut self, message: Message);
@@ -41,12 +42,23 @@ pub(crate) trait Connection: Send {
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 
-/// Carries a call from its connection to its end.
+/// Something that came by a connection.
+pub(crate) enum Received {
+    /// A message.
+    Message(Message),
+    /// A sign of life.
+    Ping,
+    /// The end: the peer has closed the connection.
+    Closed,
+}
+
+/// Carries a call from its connection to its end. Once it is `abandoned`, its last results are not waited for.
 pub(crate) async fn drive(
     mut connection: impl Connection,
     mut codec: Box<dyn Codec>,
     mut call: Call,
     stop: CancellationToken,
+    abandoned: CancellationToken,
 ) {
     let began = now();
     let (reason, error) = match carry(&mut connection, &mut *codec, &mut call, began, &stop).await {
@@ -61,7 +73,11 @@ pub(crate) async fn drive(
         messages.into_iter().for_each(|message| connection.send(message));
     }
     tracing::info!(call = %call.name(), ?reason, error, seconds = length.as_secs(), "call ended");
-    tokio::join!(connection.close(), call.end(reason, error, length));
+    let ending = async { tokio::join!(connection.close(), call.end(reason, error, length)) };
+    tokio::select! {
+        _ = ending => {}
+        () = abandoned.cancelled() => {}
+    }
 }
 
 /// Carries what the peer sends to the call, until either ends. Returns the reason for the end.
@@ -77,12 +93,17 @@ async fn carry(
 ) -> Result<EndReason, String> {
     let mut events = Vec::new();
     let mut last_message = began;
-    let mut timer = std::pin::pin!(sleep_until(began + START_TIMEOUT));
+    let mut timer = pin!(sleep_until(began + START_TIMEOUT));
+    let mut room = pin!(call.room());
     loop {
         tokio::select! {
             received = connection.next() => {
-                let Some(message) = received? else { return Ok(EndReason::ConnectionLost) };
                 last_message = now();
+                let message = match received? {
+                    Received::Message(message) => message,
+                    Received::Ping => continue,
+                    Received::Closed => return Ok(EndReason::ConnectionLost),
+                };
                 let read = codec.read(message, &mut events);
                 for event in events.drain(..) {
                     call.take(event, began.elapsed()).map_err(|error| chain(&error).to_string())?;
@@ -99,13 +120,17 @@ async fn carry(
             }
             () = timer.as_mut() => {
                 call.poll(began.elapsed());
-                let patience = if call.has_started() { SILENCE_TIMEOUT } else { START_TIMEOUT };
-                if last_message.elapsed() >= patience {
+                let (since, patience) =
+                    if call.has_started() { (last_message, SILENCE_TIMEOUT) } else { (began, START_TIMEOUT) };
+                if since.elapsed() >= patience {
                     return Err(format!("nothing came for {} s", patience.as_secs()));
                 }
                 timer.as_mut().reset(now() + IDLE.min(patience));
             }
-            () = call.hand_on(), if call.has_events() => {}
+            room_for_one = room.as_mut(), if call.has_events() => {
+                call.hand_on(room_for_one);
+                room.set(call.room());
+            }
             () = stop.cancelled() => return Ok(EndReason::Stopped),
         }
         // Most messages leave the timer alone.

@@ -1,8 +1,8 @@
 //! Peers that connect by WebSocket.
 
-use super::Connection;
+use super::{Connection, Received};
 use crate::peers::Message;
-use voxline::transport::Message as WireMessage;
+use voxline::transport::{Message as WireMessage, WireErrorKind};
 use voxline_gateway::websocket::{Socket, close};
 
 /// Close code of a call that has ended (RFC 6455, section 7.4.1).
@@ -12,16 +12,14 @@ const NORMAL: u16 = 1000;
 pub(crate) struct WebSocketConnection(pub(crate) Socket);
 
 impl Connection for WebSocketConnection {
-    async fn next(&mut self) -> Result<Option<Message>, String> {
-        loop {
-            return match self.0.next().await {
-                Some(Ok(WireMessage::Text(text))) => Ok(Some(Message::Text(text))),
-                Some(Ok(WireMessage::Binary(bytes))) => Ok(Some(Message::Binary(bytes))),
-                Some(Ok(WireMessage::Ping(_) | WireMessage::Pong(_))) => continue,
-                Some(Ok(WireMessage::Close(_))) | None => Ok(None),
-                Some(Err(error)) if error.kind() == voxline::transport::WireErrorKind::Lost => Ok(None),
-                Some(Err(error)) => Err(error.to_string()),
-            };
+    async fn next(&mut self) -> Result<Received, String> {
+        match self.0.next().await {
+            Some(Ok(WireMessage::Text(text))) => Ok(Received::Message(Message::Text(text))),
+            Some(Ok(WireMessage::Binary(bytes))) => Ok(Received::Message(Message::Binary(bytes))),
+            Some(Ok(WireMessage::Ping(_) | WireMessage::Pong(_))) => Ok(Received::Ping),
+            Some(Ok(WireMessage::Close(_))) | None => Ok(Received::Closed),
+            Some(Err(error)) if error.kind() == WireErrorKind::Lost => Ok(Received::Closed),
+            Some(Err(error)) => Err(error.to_string()),
         }
     }
 

@@ -133,6 +133,28 @@ fn a_timestamp_that_lies_makes_bounded_silence() {
 }
 
 #[test]
+fn the_last_number_there_is_ends_nothing() {
+    let mut leg = Leg::new();
+    for (number, sequence) in [(0, u64::MAX - 1), (1, u64::MAX), (2, u64::MAX), (3, 1)] {
+        leg.timeline.push(packet(number, Some(sequence), None), FRAMES, ms(number * 20), &mut leg.placed);
+    }
+    leg.end();
+}
+
+#[test]
+fn audio_that_comes_faster_than_it_is_spoken_is_noticed() {
+    let mut leg = Leg::new();
+    for number in 0..2_900 {
+        leg.bare(number, 0);
+    }
+    assert!(!leg.timeline.is_ahead(ms(0)));
+    for number in 2_900..3_001 {
+        leg.bare(number, 0);
+    }
+    assert!(leg.timeline.is_ahead(ms(0)) && !leg.timeline.is_ahead(ms(1_000)));
+}
+
+#[test]
 fn a_peer_that_counts_anew_goes_on() {
     let mut leg = Leg::new();
     for (sequence, number) in [(70_000, 0), (70_001, 1), (1, 2), (2, 3), (90_000, 4)] {

@@ -144,7 +144,9 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     drop(calls);
     connection.close().await;
     let stop = ended?;
-    writing.await.expect("the writer of events does not panic")?;
+    if stop.is_none() {
+        writing.await.expect("the writer of events does not panic")?;
+    }
     if let Some(webhook) = webhook {
         webhook.finish(LAST_POSTS).await;
     }

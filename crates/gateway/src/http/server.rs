@@ -145,12 +145,12 @@ async fn serve_in_process(mut listener: InProcessListener, server: Server) {
         tokio::select! {
             () = server.stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            Some(stream) = listener.accept(), if has_place => {
+            accepted = listener.accept(), if has_place => {
+                let Some(stream) = accepted else { break };
                 let Some(permit) = server.limiter.admit_proxy() else { continue };
                 let peer = Peer { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), permit };
                 connections.spawn(server.clone().serve_http(stream, peer));
             }
-            else => break,
         }
     }
     drop(listener);
