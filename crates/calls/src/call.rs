@@ -44,7 +44,7 @@ impl CallSettings {
     /// Returns these settings with those that a telephone system sends along: `language`, and `inbound`, which
     /// is `agent` or `customer`.
     #[must_use]
-    pub fn told(&self, metadata: &BTreeMap<String, String>) -> CallSettings {
+    pub fn with_metadata(&self, metadata: &BTreeMap<String, String>) -> CallSettings {
         CallSettings {
             language: metadata.get("language").or(self.language.as_ref()).cloned(),
             inbound_is_agent: metadata.get("inbound").map_or(self.inbound_is_agent, |leg| leg == "agent"),
@@ -125,7 +125,7 @@ impl Call {
             }
             PeerEvent::Dtmf { track, digit } => {
                 let leg = self.settings.leg(track);
-                self.tell(Some(leg), CallEventKind::Dtmf { at: now.as_secs_f64(), digit });
+                self.emit(Some(leg), CallEventKind::Dtmf { at: now.as_secs_f64(), digit });
             }
             PeerEvent::Ended => self.has_ended = true,
             // Nothing is played yet, and metadata is told at the start.
@@ -137,7 +137,7 @@ impl Call {
     fn start(&mut self, start: Start) {
         let mut metadata = std::mem::take(&mut self.address);
         metadata.extend(start.metadata);
-        self.settings = self.settings.told(&metadata);
+        self.settings = self.settings.with_metadata(&metadata);
         self.context.language.clone_from(&self.settings.language);
         let is_name = |call: &String| call.len() <= NAME_MAX && !call.contains(char::is_control);
         if let Some(call) = start.call.filter(is_name) {
@@ -152,7 +152,7 @@ impl Call {
             language: self.context.language.clone(),
             metadata,
         };
-        self.tell(None, started);
+        self.emit(None, started);
     }
 
     fn audio(&mut self, packet: Packet, now: Duration) -> Result<(), CallError> {
@@ -163,12 +163,12 @@ impl Call {
         }
         let (context, recording) = (&self.context, &self.recording);
         let mut failed = None;
-        let taker = self.legs.entry(leg).or_insert_with(|| {
+        let call_leg = self.legs.entry(leg).or_insert_with(|| {
             let leg = CallLeg::new(leg, format, context.clone(), recording.clone());
             leg.map_err(|error| failed = Some(error)).ok()
         });
-        if let Some(taker) = taker {
-            failed = taker.push(packet, now).err();
+        if let Some(call_leg) = call_leg {
+            failed = call_leg.push(packet, now).err();
         }
         self.after(leg, failed);
         Ok(())
@@ -182,8 +182,8 @@ impl Call {
     /// Does what is due at `now`: see [`deadline`](Call::deadline).
     pub(crate) fn poll(&mut self, now: Duration) {
         for leg in Leg::ALL {
-            if let Some(Some(taker)) = self.legs.get_mut(&leg) {
-                let failed = taker.poll(now).err();
+            if let Some(Some(call_leg)) = self.legs.get_mut(&leg) {
+                let failed = call_leg.poll(now).err();
                 self.after(leg, failed);
             }
         }
@@ -196,9 +196,9 @@ impl Call {
 
     /// Tells what a leg has lost, and gives up one that failed.
     fn after(&mut self, leg: Leg, failed: Option<LegError>) {
-        if let Some(Some(taker)) = self.legs.get_mut(&leg) {
-            for (start, end) in taker.take_losses() {
-                self.tell(Some(leg), CallEventKind::Gap { start, end, lost: Loss::Network });
+        if let Some(Some(call_leg)) = self.legs.get_mut(&leg) {
+            for (start, end) in call_leg.take_losses() {
+                self.emit(Some(leg), CallEventKind::Gap { start, end, lost: Loss::Network });
             }
         }
         if let Some(error) = failed {
@@ -206,11 +206,11 @@ impl Call {
             if let Some(Some(given_up)) = self.legs.get_mut(&leg) {
                 given_up.fail();
             }
-            self.tell(Some(leg), CallEventKind::Failed { error: chain(&error).to_string() });
+            self.emit(Some(leg), CallEventKind::Failed { error: chain(&error).to_string() });
         }
     }
 
-    fn tell(&mut self, leg: Option<Leg>, kind: CallEventKind) {
+    fn emit(&mut self, leg: Option<Leg>, kind: CallEventKind) {
         let (call, stem) = (self.context.call.clone(), self.context.stem.clone());
         self.waiting.push_back(CallEvent { call, stem, leg, kind });
     }
@@ -227,7 +227,7 @@ impl Call {
     }
 
     /// Hands the next event to its reader, which has room. Without a reader nothing is told.
-    pub(crate) fn hand_on(&mut self, room: Result<OwnedPermit<CallEvent>, SendError<()>>) {
+    pub(crate) fn send_next(&mut self, room: Result<OwnedPermit<CallEvent>, SendError<()>>) {
         match room {
             Ok(room) => drop(self.waiting.pop_front().map(|event| room.send(event))),
             Err(_) => self.waiting.clear(),
@@ -237,14 +237,14 @@ impl Call {
     /// Ends the call after `length`: waits until all its audio is final, and tells the end.
     pub(crate) async fn end(mut self, reason: EndReason, error: Option<String>, length: Duration) {
         for leg in Leg::ALL {
-            if let Some(Some(taker)) = self.legs.get_mut(&leg) {
-                let failed = taker.end(length).err();
+            if let Some(Some(call_leg)) = self.legs.get_mut(&leg) {
+                let failed = call_leg.end(length).err();
                 self.after(leg, failed);
             }
         }
-        let finishing = std::mem::take(&mut self.legs).into_iter().filter_map(|(leg, taker)| {
-            let taker = taker?;
-            Some(async move { taker.finish().await.map(|account| (leg, account)) })
+        let finishing = std::mem::take(&mut self.legs).into_iter().filter_map(|(leg, call_leg)| {
+            let call_leg = call_leg?;
+            Some(async move { call_leg.finish().await.map(|account| (leg, account)) })
         });
         let legs = join_all(finishing).await.into_iter().flatten().collect();
         let recording = match self.recording.take() {
@@ -252,10 +252,10 @@ impl Call {
             None => None,
         };
         let seconds = length.as_secs_f64();
-        self.tell(None, CallEventKind::Ended { seconds, reason, error, recording, legs });
+        self.emit(None, CallEventKind::Ended { seconds, reason, error, recording, legs });
         while self.has_events() {
             let room = self.room().await;
-            self.hand_on(room);
+            self.send_next(room);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Calls under way, and the doors by which they come.
+//! Calls under way, and the listeners by which they come.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -91,13 +91,13 @@ pub struct Calls {
     client: Client,
     options: CallsOptions,
     events: mpsc::Sender<CallEvent>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     recorder: Option<Arc<Recorder>>,
     clock: SystemClock,
     /// Tasks of the calls.
     running: TaskTracker,
-    /// Tasks that tell the results of legs. Each ends before its call does.
-    tellers: TaskTracker,
+    /// Tasks that forward the results of legs.
+    forwarders: TaskTracker,
     /// Cancelled when no calls are taken any more.
     draining: CancellationToken,
     /// Cancelled when the calls that are left are hung up.
@@ -118,12 +118,12 @@ impl Calls {
         let calls = Calls {
             client,
             recorder,
-            places: Arc::new(Semaphore::new(options.max_calls)),
+            permits: Arc::new(Semaphore::new(options.max_calls)),
             options,
             events,
             clock: SystemClock::new(),
             running: TaskTracker::new(),
-            tellers: TaskTracker::new(),
+            forwarders: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
             abandoned: CancellationToken::new(),
@@ -249,28 +249,28 @@ impl Calls {
 
     fn take_audiosocket(&self, stream: TcpStream, address: IpAddr) -> Result<(), ApiError> {
         self.admit_address(Some(address))?;
-        let place = self.place()?;
+        let permit = self.permit()?;
         let codec = Peer::AudioSocket.codec(&BTreeMap::new()).expect("it has no settings");
         let call = self.call(Peer::AudioSocket, BTreeMap::new());
         let driven =
             drive(AudioSocketConnection::new(stream), codec, call, self.stop.clone(), self.abandoned.clone());
-        self.run(place, driven);
+        self.run(permit, driven);
         Ok(())
     }
 
     /// Runs a call, which holds its place until all its audio is final.
-    fn run(&self, place: OwnedSemaphorePermit, driven: impl Future<Output = ()> + Send + 'static) {
+    fn run(&self, permit: OwnedSemaphorePermit, driven: impl Future<Output = ()> + Send + 'static) {
         self.running.spawn(async move {
             driven.await;
-            drop(place);
+            drop(permit);
         });
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+    fn permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         if self.draining.is_cancelled() {
             return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, 503, "no calls are taken any more"));
         }
-        self.places.clone().try_acquire_owned().map_err(|_| {
+        self.permits.clone().try_acquire_owned().map_err(|_| {
             let message = format!("{} calls are under way, which is the limit", self.options.max_calls);
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, 503, message)
         })
@@ -317,32 +317,40 @@ impl Calls {
             partials: self.options.partials,
             spool: self.options.spool.as_deref().map(Arc::from),
             events: self.events.clone(),
-            tellers: self.tellers.clone(),
+            forwarders: self.forwarders.clone(),
         };
         Call::new(peer.name(), self.options.settings.clone(), address, context, self.recorder.clone())
     }
 }
 
-/// Parts of the address of a peer.
+/// Parameters in the path of a peer.
 #[derive(serde::Deserialize)]
-struct Place {
+struct PathParameters {
     peer: String,
     secret: Option<String>,
 }
 
 /// Takes a call by WebSocket.
-async fn upgrade(State(calls): State<Arc<Calls>>, Path(place): Path<Place>, request: Request) -> Response {
-    take_websocket(&calls, &place, request).unwrap_or_else(IntoResponse::into_response)
+async fn upgrade(
+    State(calls): State<Arc<Calls>>,
+    Path(path): Path<PathParameters>,
+    request: Request,
+) -> Response {
+    take_websocket(&calls, &path, request).unwrap_or_else(IntoResponse::into_response)
 }
 
-fn take_websocket(calls: &Arc<Calls>, place: &Place, mut request: Request) -> Result<Response, ApiError> {
-    let peer = Peer::by_websocket(&place.peer).ok_or_else(|| {
-        let message = format!("no calls are taken by '{}': expected {}", place.peer, Peer::websocket_names());
+fn take_websocket(
+    calls: &Arc<Calls>,
+    path: &PathParameters,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let peer = Peer::by_websocket(&path.peer).ok_or_else(|| {
+        let message = format!("no calls are taken by '{}': expected {}", path.peer, Peer::websocket_names());
         ApiError::new(StatusCode::NOT_FOUND, 404, message)
     })?;
-    calls.admit(&request, place.secret.as_deref())?;
+    calls.admit(&request, path.secret.as_deref())?;
     check(request.headers())?;
-    let seat = calls.place()?;
+    let permit = calls.permit()?;
     let subprotocol = peer.subprotocol(offered(request.headers()));
     let Query(settings) = Query::<BTreeMap<String, String>>::try_from_uri(request.uri())
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, 400, error.body_text()))?;
@@ -352,7 +360,7 @@ fn take_websocket(calls: &Arc<Calls>, place: &Place, mut request: Request) -> Re
     let upgrade = Upgrade::take(&mut request)?;
     let response = upgrade.answer(subprotocol);
     let (call, stop, abandoned) = (calls.call(peer, settings), calls.stop.clone(), calls.abandoned.clone());
-    calls.run(seat, async move {
+    calls.run(permit, async move {
         if let Some(socket) = upgrade.socket().await {
             drive(WebSocketConnection(socket), codec, call, stop, abandoned).await;
         }

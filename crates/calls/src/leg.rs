@@ -55,7 +55,7 @@ pub(crate) enum LegError {
     Ahead,
 }
 
-/// What the sessions of a call have in common.
+/// Values that the legs of a call share.
 #[derive(Clone)]
 pub(crate) struct LegContext {
     pub(crate) call: Arc<str>,
@@ -69,7 +69,7 @@ pub(crate) struct LegContext {
     /// Directory for the sessions of legs, so that a later process can finish them.
     pub(crate) spool: Option<Arc<Path>>,
     pub(crate) events: mpsc::Sender<CallEvent>,
-    pub(crate) tellers: TaskTracker,
+    pub(crate) forwarders: TaskTracker,
 }
 
 /// A leg with its timeline, its decoder and, once it has audio, its session.
@@ -321,13 +321,13 @@ impl CallLeg {
             Some(directory) => Some(LegFiles::create(directory, &record)?),
             None => None,
         };
-        let LegContext { client, partials, tellers, .. } = &self.context;
+        let LegContext { client, partials, forwarders, .. } = &self.context;
         let live = transcription(client, &record, files.as_ref()).partials(*partials);
         let (audio, transcript) = live.overflow(Overflow::DropOldest).start()?;
-        let teller = Teller { record, files, events: self.context.events.clone() };
+        let forwarder = EventForwarder { record, files, events: self.context.events.clone() };
         Ok(LegSession {
             audio,
-            results: AbortOnDropHandle::new(tellers.spawn(teller.tell(transcript))),
+            results: AbortOnDropHandle::new(forwarders.spawn(forwarder.forward(transcript))),
             sample_rate,
         })
     }
@@ -375,26 +375,26 @@ pub(crate) async fn finish_left(
         live.settings(|settings| settings.request.latency = Latency::Relaxed).start()?;
     // The session has the audio of the earlier process, and there is no more.
     let finished = audio.finish();
-    let told = Teller { record, files: Some(files), events }.tell(transcript);
+    let told = EventForwarder { record, files: Some(files), events }.forward(transcript);
     let (_, ledger) = tokio::join!(finished, told);
     Ok(LegAccount::new(ledger, sample_rate, PacketCounts::default()))
 }
 
-/// Tells the results of a session as events of its call.
-struct Teller {
+/// A forwarder of the results of a session, as events of its call.
+struct EventForwarder {
     record: LegRecord,
     files: Option<LegFiles>,
     events: mpsc::Sender<CallEvent>,
 }
 
-impl Teller {
-    /// Tells all results. Returns the session's account.
-    async fn tell(self, mut transcript: Transcript) -> Ledger {
+impl EventForwarder {
+    /// Forwards all results. Returns the session's account.
+    async fn forward(self, mut transcript: Transcript) -> Ledger {
         let call: Arc<str> = self.record.call.as_str().into();
         let stem: Arc<str> = self.record.stem.as_str().into();
         while let Some(result) = transcript.next().await {
             let kind = match result {
-                Ok(event) => self.told(event),
+                Ok(event) => self.event(event),
                 Err(error) => Some(CallEventKind::Failed { error: chain(&error).to_string() }),
             };
             let Some(kind) = kind else { continue };
@@ -416,13 +416,13 @@ impl Teller {
         transcript.ledger()
     }
 
-    fn told(&self, event: TranscriptEvent) -> Option<CallEventKind> {
+    fn event(&self, event: TranscriptEvent) -> Option<CallEventKind> {
         match event {
             TranscriptEvent::Partial { range, text, .. } => {
                 let (start, end) = self.seconds(range);
                 Some(CallEventKind::Partial { start, end, text })
             }
-            TranscriptEvent::Final(segment) if !segment.text.is_empty() => Some(self.told_final(segment)),
+            TranscriptEvent::Final(segment) if !segment.text.is_empty() => Some(self.final_event(segment)),
             TranscriptEvent::Gap { range } => {
                 let (start, end) = self.seconds(range);
                 Some(CallEventKind::Gap { start, end, lost: Loss::Session })
@@ -431,7 +431,7 @@ impl Teller {
         }
     }
 
-    fn told_final(&self, segment: FinalSegment) -> CallEventKind {
+    fn final_event(&self, segment: FinalSegment) -> CallEventKind {
         let FinalSegment { index, range, text, language, confidence, words, .. } = segment;
         let (start, end) = self.seconds(range);
         let words = words.into_iter().map(|word| {
@@ -468,7 +468,7 @@ mod tests {
             partials: false,
             spool: None,
             events,
-            tellers: TaskTracker::new(),
+            forwarders: TaskTracker::new(),
         };
         let mut leg = CallLeg::new(Leg::Customer, MediaFormat::default(), context, None).unwrap();
         leg.placed.push(Placed::Silence(3_600 * 8_000));

@@ -7,7 +7,7 @@
 //!
 //! From the outside in:
 //!
-//! - `calls`: the doors by which calls come, and who may use them.
+//! - `calls`: the listeners by which calls come, and who may use them.
 //! - `drivers`: the connections of peers, which carry the messages of a codec.
 //! - [`peers`]: a codec for each protocol, without sockets and clocks: messages in, events out.
 //! - `call`: a call under way, with its legs.

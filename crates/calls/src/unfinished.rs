@@ -17,7 +17,7 @@ use voxline_support::{private_file, random};
 /// Extension of the files of records.
 const RECORD: &str = "json";
 
-/// What the events of a leg need besides its session.
+/// Values that the events of a leg need besides its session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LegRecord {
     pub(crate) call: String,

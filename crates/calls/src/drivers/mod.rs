@@ -127,8 +127,8 @@ async fn carry(
                 }
                 timer.as_mut().reset(now() + IDLE.min(patience));
             }
-            room_for_one = room.as_mut(), if call.has_events() => {
-                call.hand_on(room_for_one);
+            permit = room.as_mut(), if call.has_events() => {
+                call.send_next(permit);
                 room.set(call.room());
             }
             () = stop.cancelled() => return Ok(EndReason::Stopped),
