@@ -247,12 +247,14 @@ impl Call {
             Some(async move { call_leg.finish().await.map(|account| (leg, account)) })
         });
         let legs = join_all(finishing).await.into_iter().flatten().collect();
-        let recording = match self.recording.take() {
-            Some(recording) => recording.end().await.map(|path| path.display().to_string()),
+        let ended = match self.recording.take() {
+            Some(recording) => recording.end().await,
             None => None,
         };
+        let recording_lost = ended.as_ref().map(|ended| ended.lost).filter(|lost| *lost > 0.0);
+        let recording = ended.map(|ended| ended.path.display().to_string());
         let seconds = length.as_secs_f64();
-        self.emit(None, CallEventKind::Ended { seconds, reason, error, recording, legs });
+        self.emit(None, CallEventKind::Ended { seconds, reason, error, recording, recording_lost, legs });
         while self.has_events() {
             let room = self.room().await;
             self.send_next(room);

@@ -215,7 +215,18 @@ impl Calls {
             }
         }
         let reason = EndReason::Interrupted;
-        tell(None, CallEventKind::Ended { seconds, reason, error: None, recording: None, legs }).await;
+        tell(
+            None,
+            CallEventKind::Ended {
+                seconds,
+                reason,
+                error: None,
+                recording: None,
+                recording_lost: None,
+                legs,
+            },
+        )
+        .await;
     }
 
     /// Returns the token that is cancelled when no calls are taken any more.

@@ -141,6 +141,9 @@ pub enum CallEventKind {
         /// Path of the recording, if there is one.
         #[serde(skip_serializing_if = "Option::is_none")]
         recording: Option<String>,
+        /// Audio that the recording leaves out, in seconds, if the disk was too slow.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recording_lost: Option<f64>,
         /// Account of the legs that had audio.
         legs: BTreeMap<Leg, LegAccount>,
     },

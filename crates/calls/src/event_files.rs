@@ -108,6 +108,7 @@ mod tests {
             reason: EndReason::HungUp,
             error: None,
             recording: None,
+            recording_lost: None,
             legs: BTreeMap::new(),
         };
         for _ in 0..2 {

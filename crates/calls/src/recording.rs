@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
@@ -34,18 +35,35 @@ pub(crate) struct Recorder {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Work of the thread. `recording` is the number of a recording.
+/// Work of the thread.
 enum Piece {
-    Begin { recording: u64, path: PathBuf, sample_rate: u32 },
-    Audio { recording: u64, leg: Leg, position: u64, samples: Vec<i16> },
+    Audio { file: Arc<RecordedFile>, leg: Leg, position: u64, samples: Vec<i16> },
     End { recording: u64, written: oneshot::Sender<Option<PathBuf>> },
+}
+
+/// The file of a recording, which is created with its first audio.
+struct RecordedFile {
+    /// Number of the recording.
+    recording: u64,
+    path: PathBuf,
+    sample_rate: u32,
+    /// Number of samples that are left out, since the disk was too slow.
+    lost: AtomicU64,
 }
 
 /// The recording of one call. Its legs have clones.
 #[derive(Clone)]
 pub(crate) struct CallRecording {
-    recording: u64,
+    file: Arc<RecordedFile>,
     pieces: SyncSender<Piece>,
+}
+
+/// A recording that has ended.
+#[derive(Debug, PartialEq)]
+pub(crate) struct EndedRecording {
+    pub(crate) path: PathBuf,
+    /// Audio of the legs that is left out, in seconds.
+    pub(crate) lost: f64,
 }
 
 impl Recorder {
@@ -76,9 +94,8 @@ impl Recorder {
         };
         let pieces = self.pieces.clone().expect("it runs until it is dropped");
         let path = self.directory.join(format!("{stem}.wav"));
-        let begun = CallRecording { recording, pieces };
-        begun.hand_on(Piece::Begin { recording, path, sample_rate });
-        begun
+        let lost = AtomicU64::new(0);
+        CallRecording { file: Arc::new(RecordedFile { recording, path, sample_rate, lost }), pieces }
     }
 }
 
@@ -95,46 +112,50 @@ impl Drop for Recorder {
 impl CallRecording {
     /// Writes samples of a leg at this position since the beginning of the call.
     pub(crate) fn write(&self, leg: Leg, position: u64, samples: Vec<i16>) {
-        self.hand_on(Piece::Audio { recording: self.recording, leg, position, samples });
+        let count = samples.len() as u64;
+        let audio = Piece::Audio { file: self.file.clone(), leg, position, samples };
+        if let Err(TrySendError::Full(_)) = self.pieces.try_send(audio)
+            && self.file.lost.fetch_add(count, Ordering::Relaxed) == 0
+        {
+            let path = self.file.path.display();
+            tracing::warn!(%path, "the disk is too slow for the recordings of calls: audio is left out");
+        }
     }
 
-    /// Ends the recording. Returns its path once it is written, or `None` if it could not be.
-    pub(crate) async fn end(self) -> Option<PathBuf> {
+    /// Ends the recording. Returns it once it is written, or `None` if there is nothing, or it could not be written.
+    pub(crate) async fn end(self) -> Option<EndedRecording> {
         let (written, path) = oneshot::channel();
-        let end = Piece::End { recording: self.recording, written };
+        let end = Piece::End { recording: self.file.recording, written };
         // The end must not be lost, so a thread for blocking work waits for room.
         let pieces = self.pieces;
         tokio::task::spawn_blocking(move || pieces.send(end)).await.ok()?.ok()?;
-        path.await.ok().flatten()
-    }
-
-    fn hand_on(&self, piece: Piece) {
-        if let Err(TrySendError::Full(_)) = self.pieces.try_send(piece) {
-            tracing::warn!("the disk is too slow for the recordings of calls: a second is left out");
-        }
+        let path = path.await.ok().flatten()?;
+        let lost = self.file.lost.load(Ordering::Relaxed) as f64 / f64::from(self.file.sample_rate);
+        Some(EndedRecording { path, lost })
     }
 }
 
 /// Writes pieces until all senders are gone.
 fn write(pieces: &Receiver<Piece>) {
-    let mut files: HashMap<u64, CallFile> = HashMap::new();
+    // `None` for a file that can't be written any more.
+    let mut files: HashMap<u64, Option<CallFile>> = HashMap::new();
     for piece in pieces {
         match piece {
-            Piece::Begin { recording, path, sample_rate } => match CallFile::create(&path, sample_rate) {
-                Ok(file) => drop(files.insert(recording, file)),
-                Err(error) => failed(&path, &error),
-            },
-            Piece::Audio { recording, leg, position, samples } => {
-                if let Some(file) = files.get_mut(&recording)
-                    && let Err(error) = file.write(leg, position, &samples)
+            Piece::Audio { file, leg, position, samples } => {
+                let opened = files.entry(file.recording).or_insert_with(|| {
+                    let created = CallFile::create(&file.path, file.sample_rate);
+                    created.inspect_err(|error| failed(&file.path, error)).ok()
+                });
+                if let Some(call) = opened
+                    && let Err(error) = call.write(leg, position, &samples)
                 {
                     // What was written stays, and is readable.
                     failed(&file.path, &error);
-                    files.remove(&recording);
+                    *opened = None;
                 }
             }
             Piece::End { recording, written } => {
-                let path = files.remove(&recording).and_then(|mut file| {
+                let path = files.remove(&recording).flatten().and_then(|mut file| {
                     file.finish().inspect_err(|error| failed(&file.path, error)).ok()?;
                     Some(file.path)
                 });
@@ -234,7 +255,8 @@ mod tests {
         recording.write(Leg::Agent, 2, vec![5, 6, 7]);
         recording.write(Leg::Customer, 0, vec![1, 2, 3]);
         recording.write(Leg::Customer, 3, vec![4]);
-        let path = recording.end().await.unwrap();
+        let EndedRecording { path, lost } = recording.end().await.unwrap();
+        assert_eq!(lost, 0.0);
         let mut reader = hound::WavReader::open(&path).unwrap();
         assert_eq!((reader.spec().sample_rate, reader.spec().channels), (8_000, 2));
         let samples: Vec<i16> = reader.samples().collect::<Result<_, _>>().unwrap();
