@@ -41,8 +41,8 @@ impl CallSettings {
         if is_agent { Leg::Agent } else { Leg::Customer }
     }
 
-    /// Returns these settings with those that a telephone system sends along: `language`, and `inbound`, which
-    /// is `agent` or `customer`.
+    /// Returns these settings with those that a telephone system sends along: `language`, and `inbound`,
+    /// which is `agent` or `customer`.
     #[must_use]
     pub fn with_metadata(&self, metadata: &BTreeMap<String, String>) -> CallSettings {
         CallSettings {
@@ -220,8 +220,8 @@ impl Call {
         !self.waiting.is_empty()
     }
 
-    /// Returns a future of room for an event. It keeps its place in the queue for as long as it lives, before the
-    /// results of the call's legs.
+    /// Returns a future of room for an event. It keeps its place in the queue for as long as it lives, before
+    /// the results of the call's legs.
     pub(crate) fn room(&self) -> impl Future<Output = Result<OwnedPermit<CallEvent>, SendError<()>>> + use<> {
         self.context.events.clone().reserve_owned()
     }

@@ -107,8 +107,8 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Creates the calls of `client`, which recognises them. Returns them with their events, to be read without
-    /// delay.
+    /// Creates the calls of `client`, which recognises them. Returns them with their events, to be read
+    /// without delay.
     ///
     /// # Errors
     /// Returns [`io::Error`] if recordings are wanted, and their directory can't be created.
@@ -153,9 +153,9 @@ impl Calls {
         }
     }
 
-    /// Finishes the calls that an earlier process has left in the spool directory, a few at a time. Texts that it
-    /// has told already are told again under their numbers, and each call ends with an event. Call it before
-    /// new calls come.
+    /// Finishes the calls that an earlier process has left in the spool directory, a few at a time. Texts
+    /// that it has told already are told again under their numbers, and each call ends with an event. Call it
+    /// before new calls come.
     ///
     /// # Errors
     /// Returns [`io::Error`] if the directory can't be read.
@@ -235,8 +235,8 @@ impl Calls {
         self.draining.clone()
     }
 
-    /// Lets the calls go on for the time of the options, then hangs up. Results that do not come soon after are
-    /// left to a later process, if there is a spool.
+    /// Lets the calls go on for the time of the options, then hangs up. Results that do not come soon after
+    /// are left to a later process, if there is a spool.
     pub async fn drain(&self) {
         self.draining.cancel();
         self.running.close();

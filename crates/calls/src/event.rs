@@ -40,8 +40,8 @@ impl fmt::Display for Leg {
     }
 }
 
-/// An event of a call. As JSON it is one object: `event` names its kind, `call` the call, and `leg` the leg, if
-/// it concerns one. Times are in seconds since the beginning of the call.
+/// An event of a call. As JSON it is one object: `event` names its kind, `call` the call, and `leg` the leg,
+/// if it concerns one. Times are in seconds since the beginning of the call.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CallEvent {
     /// Name of the call: the peer's identifier, or one of our own.
@@ -87,8 +87,8 @@ pub enum CallEventKind {
     },
     /// Text of a leg that does not change any more.
     Final {
-        /// Number of the text in its leg, from 0. A call that a later process finishes repeats its texts under
-        /// their numbers.
+        /// Number of the text in its leg, from 0. A call that a later process finishes repeats its texts
+        /// under their numbers.
         index: u64,
         /// Start of the text's audio.
         start: f64,

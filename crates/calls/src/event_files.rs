@@ -10,8 +10,8 @@ use super::event::{CallEvent, CallEventKind};
 use super::webhook::Webhook;
 use voxline_support::private_file;
 
-/// A directory with a file for each call, named by its start and its name: `TIME_CALL_ID.jsonl`. A call that a
-/// later process finishes continues its file.
+/// A directory with a file for each call, named by its start and its name: `TIME_CALL_ID.jsonl`. A call that
+/// a later process finishes continues its file.
 pub struct EventFiles {
     directory: PathBuf,
     /// Files of the calls under way.

@@ -33,7 +33,8 @@ const RESAMPLED: u32 = 16_000;
 const STUCK: Duration = Duration::from_secs(60);
 /// Wait before audio is offered again to a session that had no room.
 const RETRY: Duration = Duration::from_millis(20);
-/// Time for which a session with a spool keeps trying while its service is away. A later process goes on then.
+/// Time for which a session with a spool keeps trying while its service is away. A later process goes on
+/// then.
 const SPOOLED_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// Time without a packet after which the text so far is wanted.
 const QUIET: Duration = Duration::from_secs(1);
@@ -199,8 +200,8 @@ impl CallLeg {
         self.advance(now)
     }
 
-    /// Waits until all audio is final, after its [end](CallLeg::end). Returns the account of the leg, if it had
-    /// audio.
+    /// Waits until all audio is final, after its [end](CallLeg::end). Returns the account of the leg, if it
+    /// had audio.
     pub(crate) async fn finish(mut self) -> Option<LegAccount> {
         let LegSession { mut audio, results, sample_rate } = self.session.take()?;
         while !self.samples.is_empty() || self.decode_next() {
@@ -453,8 +454,8 @@ impl EventForwarder {
 mod tests {
     use super::*;
 
-    /// An hour of silence is taken by the second, as the session has room: it neither fails the leg nor is it in
-    /// memory at once.
+    /// An hour of silence is taken by the second, as the session has room: it neither fails the leg nor is it
+    /// in memory at once.
     #[tokio::test]
     async fn a_long_silence_is_handed_on_piece_by_piece() {
         let client = Client::builder("http://127.0.0.1:1").service_token("token".to_owned()).build().unwrap();

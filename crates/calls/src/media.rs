@@ -10,7 +10,8 @@ use voxline::audio::{Encoding, g711};
 /// Longest audio that is made up for a packet that is lost: what follows is silent. G.711's own concealment
 /// (ITU-T G.711, appendix I) fades in the same time.
 const CONCEALED_MS: usize = 60;
-/// Longest period that is repeated in place of lost audio: the pitch of a voice is 66 Hz or more (appendix I).
+/// Longest period that is repeated in place of lost audio: the pitch of a voice is 66 Hz or more (appendix
+/// I).
 const PITCH_MS: usize = 15;
 /// Shortest such period: 200 Hz (appendix I).
 const SHORTEST_PITCH_MS: usize = 5;
@@ -68,8 +69,8 @@ impl MediaDecoder {
         Ok(MediaDecoder { format, opus, recent: Vec::new(), concealed: 0 })
     }
 
-    /// Returns the number of frames of a payload. A payload that can't be decoded has as many as its size says,
-    /// or none.
+    /// Returns the number of frames of a payload. A payload that can't be decoded has as many as its size
+    /// says, or none.
     #[must_use]
     pub fn frames(&self, payload: &[u8]) -> u64 {
         let frames = match (&self.opus, self.format.encoding) {

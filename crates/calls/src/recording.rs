@@ -1,8 +1,9 @@
-//! Recordings of calls: a WAV file for each, with the agent on the left channel and the customer on the right, as
-//! `voxline transcribe --channels split` has them.
+//! Recordings of calls: a WAV file for each, with the agent on the left channel and the customer on the
+//! right, as `voxline transcribe --channels split` has them.
 //!
-//! The legs of a call come apart, and each by its own clock, so a leg is written to its channel of a file that
-//! may be ahead already. One thread writes the files of all calls: a slow disk delays recordings, and no call.
+//! The legs of a call come apart, and each by its own clock, so a leg is written to its channel of a file
+//! that may be ahead already. One thread writes the files of all calls: a slow disk delays recordings, and no
+//! call.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -122,7 +123,8 @@ impl CallRecording {
         }
     }
 
-    /// Ends the recording. Returns it once it is written, or `None` if there is nothing, or it could not be written.
+    /// Ends the recording. Returns it once it is written, or `None` if there is nothing, or it could not be
+    /// written.
     pub(crate) async fn end(self) -> Option<EndedRecording> {
         let (written, path) = oneshot::channel();
         let end = Piece::End { recording: self.file.recording, written };

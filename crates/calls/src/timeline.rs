@@ -1,18 +1,18 @@
 //! The audio of a leg in order, by the clock of its peer.
 //!
 //! Peers lose, repeat and reorder packets, and some send nothing while nobody speaks. The timeline puts each
-//! packet in its place, and names the places that stay empty. It has no clock: each call states the time since
-//! the beginning of the call.
+//! packet in its place, and names the places that stay empty. It has no clock: each call states the time
+//! since the beginning of the call.
 //!
-//! Numbered packets are placed by their numbers. A number that does not come is waited for a moment, then lost.
-//! The first packet is held for as long, since others may have been sent before it.
-//! Where a peer tells timestamps, one that runs ahead of the audio means silence that was not sent.
+//! Numbered packets are placed by their numbers. A number that does not come is waited for a moment, then
+//! lost. The first packet is held for as long, since others may have been sent before it. A timestamp that
+//! runs ahead of the audio means silence that was not sent.
 //!
 //! A peer without numbers and timestamps has only the time of arrival. It sends in real time, over TCP, so no
 //! packet is lost; a pause between packets is either silence that was not sent, or a delay. After a delay the
 //! packets come faster than in real time until none is late. So the audio after a pause is held for a moment,
-//! and what is late after it is silence. A delay that silence follows at once is mistaken for silence; there is
-//! less of the next silence then.
+//! and what is late after it is silence. A delay that silence follows at once is mistaken for silence; there
+//! is less of the next silence then.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -373,8 +373,8 @@ impl Timeline {
         placed.push(Placed::Audio(packet));
     }
 
-    /// Returns the time between the end of a packet by its position and its arrival. The beginning is shifted by
-    /// [`AHEAD_MAX`], so that early packets have one, too.
+    /// Returns the time between the end of a packet by its position and its arrival. The beginning is shifted
+    /// by [`AHEAD_MAX`], so that early packets have one, too.
     fn lateness(&self, end: u64, arrival: Duration) -> Duration {
         (self.since_first(arrival) + AHEAD_MAX).saturating_sub(self.duration(end))
     }

@@ -1,7 +1,7 @@
 //! Legs on disk, so that a later process finishes the calls of one that was killed.
 //!
-//! Each leg has the spool of its session, and beside it a record of what its events need. Both are deleted when
-//! all audio of the leg is final.
+//! Each leg has the spool of its session, and beside it a record of what its events need. Both are deleted
+//! when all audio of the leg is final.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -53,8 +53,8 @@ impl LegFiles {
         Ok(LegFiles { record: path })
     }
 
-    /// Returns the files of the legs that earlier processes have left in this directory. A record that can't be
-    /// read is left as it is.
+    /// Returns the files of the legs that earlier processes have left in this directory. A record that can't
+    /// be read is left as it is.
     pub(crate) fn left_in(directory: &Path) -> io::Result<Vec<(LegRecord, LegFiles)>> {
         let mut left = Vec::new();
         for entry in fs::read_dir(directory)? {
@@ -85,8 +85,8 @@ impl LegFiles {
     }
 }
 
-/// Returns a name for the files of a call that began at this time since the Unix epoch. No other call has it, even
-/// if their systems give both one identifier.
+/// Returns a name for the files of a call that began at this time since the Unix epoch. No other call has it,
+/// even if their systems give both one identifier.
 pub(crate) fn file_stem(call: &str, epoch: Duration) -> String {
     let time = wall_time(epoch);
     let time = time.split('.').next().unwrap_or_default();

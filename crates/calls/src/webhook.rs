@@ -1,10 +1,10 @@
 //! Webhook: the events of calls, posted to an address of the operator's.
 //!
-//! The [event files](super::EventFiles) are the queue. A task posts the lines of a file in order, each until the
-//! receiver takes it, and notes how far it has come in a file beside it (`.sent`), which is deleted when the call
-//! has ended. So an event is posted at least once, whatever happens to the receiver and to
-//! this process. Requests are signed as in the Standard Webhooks specification, and their `webhook-id` is the
-//! same for each attempt.
+//! The [event files](super::EventFiles) are the queue. A task posts the lines of a file in order, each until
+//! the receiver takes it, and notes how far it has come in a file beside it (`.sent`), which is deleted when
+//! the call has ended. So an event is posted at least once, whatever happens to the receiver and to this
+//! process. Requests are signed as in the Standard Webhooks specification, and their `webhook-id` is the same
+//! for each attempt.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -74,11 +74,12 @@ pub enum BadWebhook {
 }
 
 impl Webhook {
-    /// Creates the webhook for events to be posted to this address. The secret signs them: its bytes, or, of one
-    /// that begins with `whsec_`, what the rest is in base64.
+    /// Creates the webhook for events to be posted to this address. The secret signs them: its bytes, or, of
+    /// one that begins with `whsec_`, what the rest is in base64.
     ///
     /// # Errors
-    /// Returns [`BadWebhook`] if the address is none of HTTP, the secret is no base64, or TLS can't be set up.
+    /// Returns [`BadWebhook`] if the address is none of HTTP, the secret is no base64, or TLS can't be set
+    /// up.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
@@ -128,7 +129,8 @@ impl Webhook {
         self.0.tasks.spawn_on(async move { shared.post_all(&file).await }, &self.0.runtime);
     }
 
-    /// Waits until all events are posted, for this long at most. Those that are left are posted by a later process.
+    /// Waits until all events are posted, for this long at most. Those that are left are posted by a later
+    /// process.
     pub async fn finish(self, longest: Duration) {
         self.0.tasks.close();
         if timeout(longest, self.0.tasks.wait()).await.is_err() {

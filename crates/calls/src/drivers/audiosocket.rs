@@ -19,8 +19,8 @@ const READ: usize = 16 * 1024;
 /// Longest time for the hang-up to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The connection of an Asterisk. While nothing else is played it is sent [silence](Connection::idle), without
-/// which some releases send no audio (issue 2089 of Asterisk).
+/// The connection of an Asterisk. While nothing else is played it is sent [silence](Connection::idle),
+/// without which some releases send no audio (issue 2089 of Asterisk).
 pub(crate) struct AudioSocketConnection {
     stream: TcpStream,
     read: BytesMut,

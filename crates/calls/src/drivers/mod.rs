@@ -52,7 +52,8 @@ pub(crate) enum Received {
     Closed,
 }
 
-/// Carries a call from its connection to its end. Once it is `abandoned`, its last results are not waited for.
+/// Carries a call from its connection to its end. Once it is `abandoned`, its last results are not waited
+/// for.
 pub(crate) async fn drive(
     mut connection: impl Connection,
     mut codec: Box<dyn Codec>,

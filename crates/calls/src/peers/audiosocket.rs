@@ -1,8 +1,9 @@
 //! Asterisk's AudioSocket: frames on a TCP connection that Asterisk opens.
 //!
-//! The source is Asterisk's documentation of AudioSocket, and its modules `res_audiosocket`, `app_audiosocket`
-//! and `chan_audiosocket`. A frame is a kind (one byte), the length of the payload (two bytes, big-endian) and
-//! the payload. The samples of audio are linear, 16 bit, little-endian, one channel; the kind is their rate.
+//! The source is Asterisk's documentation of AudioSocket, and its modules `res_audiosocket`,
+//! `app_audiosocket` and `chan_audiosocket`. A frame is a kind (one byte), the length of the payload (two
+//! bytes, big-endian) and the payload. The samples of audio are linear, 16 bit, little-endian, one channel;
+//! the kind is their rate.
 //!
 //! Quirks that this codec answers to:
 //!
@@ -108,8 +109,8 @@ impl AudioSocket {
         Ok(())
     }
 
-    /// Returns the length of the frame that begins here, or `None` without a whole header. A header that makes
-    /// no sense is an error before its payload is waited for.
+    /// Returns the length of the frame that begins here, or `None` without a whole header. A header that
+    /// makes no sense is an error before its payload is waited for.
     fn total(&self, bytes: &[u8]) -> Result<Option<usize>, PeerError> {
         let Some((&[kind, high, low], _)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([high, low]));

@@ -2,8 +2,8 @@
 //!
 //! The source is the page "WebSocket" of Asterisk's documentation of channel drivers, and the module itself.
 //! Asterisk opens the connection, or accepts ours, with the subprotocol [`SUBPROTOCOL`]. Binary messages are
-//! audio in the codec of the channel, without headers. Text messages are events of Asterisk and commands for it:
-//! plain words, or JSON from the releases 20.18, 22.8 and 23.2 if it is configured so.
+//! audio in the codec of the channel, without headers. Text messages are events of Asterisk and commands for
+//! it: plain words, or JSON from the releases 20.18, 22.8 and 23.2 if it is configured so.
 //!
 //! Quirks that this codec answers to:
 //!
@@ -53,7 +53,7 @@ struct Call {
     format: MediaFormat,
     /// Size of the frames that Asterisk plays, in bytes; zero if it is of no interest.
     frame: usize,
-    /// Whether Asterisk passes messages on as they are, without a queue.
+    /// True if Asterisk passes messages on as they are, without a queue.
     passthrough: bool,
 }
 

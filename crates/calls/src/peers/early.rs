@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::PeerError;
 
-/// Largest amount of audio that is kept, in bytes: four seconds in G.711, and two thirds of a second in linear
-/// samples at 48 kHz.
+/// Largest amount of audio that is kept, in bytes: four seconds in G.711, and two thirds of a second in
+/// linear samples at 48 kHz.
 const MAX: usize = 64 * 1024;
 /// Price of a piece beside its bytes, so that many small ones are bounded, too.
 const OVERHEAD: usize = 64;

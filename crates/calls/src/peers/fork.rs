@@ -1,9 +1,9 @@
 //! The FreeSWITCH modules that fork the audio of a channel, and the `listen` verb of jambonz.
 //!
 //! The sources are the documentation of `mod_audio_fork` and `mod_audio_stream`, and the pages "listen" and
-//! "Bidirectional audio" of jambonz. The peer opens the connection. Its first text message, if there is one, has
-//! the metadata of the call; audio is binary, linear, 16 bit, little-endian, of one channel or two; later texts
-//! are metadata again, keys, and marks of jambonz.
+//! "Bidirectional audio" of jambonz. The peer opens the connection. Its first text message, if there is one,
+//! has the metadata of the call; audio is binary, linear, 16 bit, little-endian, of one channel or two; later
+//! texts are metadata again, keys, and marks of jambonz.
 //!
 //! Quirks that this codec answers to:
 //!
@@ -51,7 +51,7 @@ impl Flavor {
     }
 }
 
-/// What the operator asked the peer for.
+/// Options of the peer, as its operator has chosen them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForkOptions {
     /// Module or verb.

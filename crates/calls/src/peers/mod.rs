@@ -1,7 +1,7 @@
 //! Protocols by which telephone systems send the audio of calls, a room for each.
 //!
-//! A [`Codec`] translates one connection of a peer. It has neither a socket nor a clock: a driver hands it the
-//! peer's messages, and sends what it writes.
+//! A [`Codec`] translates one connection of a peer. It has neither a socket nor a clock: a driver hands it
+//! the peer's messages, and sends what it writes.
 //!
 //! # Rooms
 //!
@@ -74,8 +74,8 @@ pub enum PeerEvent {
         /// The key: `0` to `9`, `*`, `#` or `A` to `D`.
         digit: char,
     },
-    /// The peer has played all audio before the mark of this name. Some peers tell of marks that they cleared,
-    /// too; others never do.
+    /// The peer has played all audio before the mark of this name. Some peers tell of marks that they
+    /// cleared, too; others never do.
     Mark(String),
     /// The peer has no room for more audio until it says [`Resumed`](PeerEvent::Resumed).
     Paused,

@@ -71,8 +71,8 @@ impl Peer {
         known.filter(|known| offered.any(|offered| offered == *known))
     }
 
-    /// Returns the codec of a new connection, whose address has these settings: `rate` and `channels` of audio
-    /// that nothing else describes.
+    /// Returns the codec of a new connection, whose address has these settings: `rate` and `channels` of
+    /// audio that nothing else describes.
     ///
     /// # Errors
     /// Returns [`PeerError`] if a setting makes no sense.

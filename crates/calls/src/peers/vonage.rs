@@ -1,8 +1,8 @@
 //! The WebSockets of Vonage's Voice API.
 //!
-//! The source is the page "WebSockets" of Vonage's documentation of the Voice API. Vonage opens the connection.
-//! Its first message names the format and has the headers that the operator gave to the `connect` action; audio
-//! follows in binary messages of 20 ms, linear, 16 bit, little-endian, one channel.
+//! The source is the page "WebSockets" of Vonage's documentation of the Voice API. Vonage opens the
+//! connection. Its first message names the format and has the headers that the operator gave to the `connect`
+//! action; audio follows in binary messages of 20 ms, linear, 16 bit, little-endian, one channel.
 //!
 //! Quirks that this codec answers to:
 //!

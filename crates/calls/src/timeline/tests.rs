@@ -165,7 +165,7 @@ fn a_peer_that_counts_anew_goes_on() {
     assert_eq!(leg.end(), [0, 1, 2, 3, 4]);
 }
 
-/// Whether a provider counts each track by itself is not documented by all: timestamps tell.
+/// Not all providers document that they count each track by itself: timestamps tell.
 #[test]
 fn numbers_that_count_both_tracks_lose_nothing() {
     let mut leg = Leg::new();

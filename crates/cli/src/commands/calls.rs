@@ -195,7 +195,8 @@ async fn serve(calls: &Arc<Calls>, websocket: Option<TcpListener>, audiosocket: 
     std::future::pending::<()>().await;
 }
 
-/// Writes events to the files of their calls, or to standard output, a line for each, until there are no more.
+/// Writes events to the files of their calls, or to standard output, a line for each, until there are no
+/// more.
 fn write(mut events: mpsc::Receiver<CallEvent>, mut files: Option<EventFiles>) -> Result<(), CliError> {
     while let Some(event) = events.blocking_recv() {
         match &mut files {

@@ -107,9 +107,9 @@ impl Attempt {
             || is_invented(log_probability, sampled, words, samples, lively)
     }
 
-    /// Returns whether an unlikely text has nothing to do with the audio. Of 357 texts of `benches/noise.py` at
-    /// 0 to 10 dB, ten were such, and those were invented; so were most texts of music and tones. The words of
-    /// a translation are in another order.
+    /// Returns whether an unlikely text has nothing to do with the audio. Of 357 texts of `benches/noise.py`
+    /// at 0 to 10 dB, ten were such, and those were invented; so were most texts of music and tones. The
+    /// words of a translation are in another order.
     fn is_unrelated(&self) -> bool {
         let DecodedText { tokens, log_probability, .. } = &self.text;
         let is_long = tokens.len() >= FOLLOWED && self.task == Task::Transcribe;
@@ -229,8 +229,8 @@ fn is_caption(text: &str) -> bool {
 }
 
 /// Returns whether a text is nothing but beeps, as subtitles render the tones of telephones. Whisper is sure
-/// of them, and its attention follows the tones. In Russian they are syllables that no word consists of, three of
-/// them or more.
+/// of them, and its attention follows the tones. In Russian they are syllables that no word consists of,
+/// three of them or more.
 fn is_beep(text: &str) -> bool {
     let words = text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
     let words: Vec<String> = words.map(str::to_lowercase).collect();

@@ -2,7 +2,8 @@
 //!
 //! Of a sentence that is said again without a pause, Whisper may tell one time only. Its words are then
 //! placed where they were said, and one of them is left with all the rest of the speech: longer than anybody
-//! takes for it. Or the rest comes after the last word. Such an utterance is heard once more in two halves, cut in a quiet place of that rest.
+//! takes for it. Or the rest comes after the last word. Such an utterance is heard once more in two halves,
+//! cut in a quiet place of that rest.
 
 use super::alignment::Word;
 use voxline::engine::RECOGNIZER_RATE;

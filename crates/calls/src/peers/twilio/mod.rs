@@ -1,9 +1,9 @@
 //! Twilio Media Streams and its relatives.
 //!
-//! The sources are the pages "Media Streams: WebSocket messages" of Twilio, "Media streaming over WebSockets" of
-//! Telnyx, "Stream" of SignalWire's compatibility API, "Stream event protocol" of Plivo, and "WebSocket protocol"
-//! of Exotel. The provider opens the connection and sends JSON alone, with the audio in base64. The relatives
-//! differ in names, formats and commands: `provider` has the table.
+//! The sources are the pages "Media Streams: WebSocket messages" of Twilio, "Media streaming over WebSockets"
+//! of Telnyx, "Stream" of SignalWire's compatibility API, "Stream event protocol" of Plivo, and "WebSocket
+//! protocol" of Exotel. The provider opens the connection and sends JSON alone, with the audio in base64. The
+//! relatives differ in names, formats and commands: `provider` has the table.
 //!
 //! Quirks that this codec answers to:
 //!
@@ -69,8 +69,8 @@ enum Phase {
 #[derive(Debug)]
 struct Stream {
     sends: Option<MediaFormat>,
-    /// The member that names the stream in messages to the provider, with a comma before it; empty if it wants
-    /// none.
+    /// The member that names the stream in messages to the provider, with a comma before it; empty if it
+    /// wants none.
     member: String,
     /// A message with audio, up to its payload.
     media: String,

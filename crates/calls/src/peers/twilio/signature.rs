@@ -1,11 +1,11 @@
 //! Signatures of Twilio's requests.
 //!
-//! The source is the page "Security" of Twilio's documentation. A request has the header [`HEADER`], which is the
-//! base64 of an HMAC with SHA-1 over the whole URL, as the operator gave it to Twilio, followed by the sorted
-//! parameters of a form. The upgrade to a WebSocket has no form. The key is the account's auth token.
+//! The source is the page "Security" of Twilio's documentation. A request has the header [`HEADER`], which is
+//! the base64 of an HMAC with SHA-1 over the whole URL, as the operator gave it to Twilio, followed by the
+//! sorted parameters of a form. The upgrade to a WebSocket has no form. The key is the account's auth token.
 //!
-//! Behind a proxy the URL is not the one that this machine sees: the scheme is `wss`, and the host that of the
-//! operator's TwiML. So the caller puts it together from the configuration.
+//! Behind a proxy the URL is not the one that this machine sees: the scheme is `wss`, and the host that of
+//! the operator's TwiML. So the caller puts it together from the configuration.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

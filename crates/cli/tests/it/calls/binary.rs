@@ -1,5 +1,5 @@
-//! Telephone systems that send audio in binary messages: Asterisk's chan_websocket, FreeSWITCH, jambonz and Vonage
-//! (the pages on WebSockets of their documentation).
+//! Telephone systems that send audio in binary messages: Asterisk's chan_websocket, FreeSWITCH, jambonz and
+//! Vonage (the pages on WebSockets of their documentation).
 
 use std::net::SocketAddr;
 

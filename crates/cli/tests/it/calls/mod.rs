@@ -1,5 +1,5 @@
-//! Telephone calls by every protocol: peers that are written by hand from the contracts play a recording in real
-//! time, and the events have its words.
+//! Telephone calls by every protocol: peers that are written by hand from the contracts play a recording in
+//! real time, and the events have its words.
 
 mod audiosocket;
 mod binary;
@@ -135,8 +135,8 @@ fn assert_call(events: &[Value], call: &str, peer: &str, customer: &[String], ag
     assert_eq!(ended["event"], "ended");
     for (leg, said) in [("customer", customer), ("agent", agent)] {
         let heard = words(&events, leg);
-        // A machine that stands still for long makes a packet late for its place, or looks like silence: then a
-        // word may suffer, and no more.
+        // A machine that stands still for long makes a packet late for its place, or looks like silence: then
+        // a word may suffer, and no more.
         let differing = WordErrors::between(&said.join(" "), &heard.join(" ")).errors;
         let lost = ended["legs"][leg]["packets"]["lost"].as_u64();
         let is_exact = peer == "twilio" && lost == Some(0);

@@ -1,5 +1,5 @@
-//! Services that stream calls in messages like Twilio's: Telnyx, SignalWire, Plivo and Exotel (the pages on media
-//! streaming of their documentation).
+//! Services that stream calls in messages like Twilio's: Telnyx, SignalWire, Plivo and Exotel (the pages on
+//! media streaming of their documentation).
 
 use std::net::SocketAddr;
 

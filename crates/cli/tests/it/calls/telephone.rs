@@ -1,4 +1,4 @@
-//! What the peers have in common: a recording of two legs, and the weather of their network.
+//! Parts that the peers share: a recording of two legs, and the weather of their network.
 
 use std::path::Path;
 use std::time::Duration;
@@ -123,7 +123,8 @@ fn at_8k(samples: &[i16]) -> Vec<i16> {
     quantise(&output)
 }
 
-/// Encodes a sample by mu-law (ITU-T G.711): the sign, the position of the highest bit, the four bits after it.
+/// Encodes a sample by mu-law (ITU-T G.711): the sign, the position of the highest bit, the four bits after
+/// it.
 pub(super) fn mu_law(sample: i16) -> u8 {
     let magnitude = (i32::from(sample).abs() + 132).min(32_767);
     let segment = (24 - magnitude.leading_zeros().cast_signed()).max(0);
